@@ -1,0 +1,178 @@
+"""The cluster under test: its members, the links between them, and the effects in force on both.
+
+What tests and faults talk to. It holds the effects of all faults in force, by a key for each, and hands them to the two
+reconcilers: link effects to `reconciler.py`, claims to `members.py`.
+
+The order matters, since Toxiproxy must never disable a proxy whose destination cannot answer (docs/faults.md): links learn
+that a member will be gone before it goes, and that it is back after it is.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from harness.backends import Backend, ProcessState
+from harness.effects import Effect, LinkEffect, MemberClaim
+from harness.errors import MemberFailed, TargetError
+from harness.links import Topology
+from harness.members import Members
+from harness.reconciler import Applied, LinkReconciler
+from harness.targets import NodeAddress, NodeHandle, Ping, Target
+
+PINGERS = 32  # node-to-node pings under way at once
+READY_POLL = 0.05  # s between two looks at the tables
+SAMPLE_TIMEOUT = 1.0  # s
+
+
+@dataclass(frozen=True)
+class Enforced:
+    """When an action began and ended to take hold, as monotonic times (s)."""
+
+    first: float
+    last: float
+
+
+class Cluster:
+    """All nodes of a run and the network between them. Made by `boot.boot_cluster`; thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        topology: Topology,
+        addresses: Sequence[NodeAddress],
+        members: Members,
+        links: LinkReconciler,
+        target: Target,
+        backend: Backend,
+        cluster_id: str,
+        options: Mapping[str, Any],
+        network: Sequence[LinkEffect] = (),
+    ) -> None:
+        self.topology = topology
+        self.members = members
+        self.links = links
+        self.addresses = {address.name: address for address in addresses}
+        self._target = target
+        self._backend = backend
+        self._options = options
+        self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
+        self._links_lock = threading.Lock()
+        self._handles: dict[str, NodeHandle] = {
+            name: target.connect(address, cluster_id) for name, address in self.addresses.items()
+        }
+        self._pingers = ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-ping")
+
+    # --- effects -------------------------------------------------------------------------------------------------
+
+    def enforce(self, key: Hashable, effects: Sequence[Effect]) -> Enforced:
+        """Add ``effects`` under ``key`` and make them true. Raises ToxiproxyFailed or MemberFailed; `release` undoes halves."""
+        began = time.monotonic()
+        links, claims = split(effects)
+        self._in_force[key] = links
+        doomed = {claim.member for claim in claims if claim.state != "running"}
+        applied = self._reconcile_links(doomed) if links or self._refusing() else None
+        self.members.claim(key, claims)
+        return enforced(began, applied if links else None)
+
+    def release(self, key: Hashable) -> Enforced:
+        """Take back what is under ``key``: members first, links second. Raises ToxiproxyFailed or MemberFailed."""
+        began = time.monotonic()
+        self.members.release(key)
+        links = self._in_force.pop(key, [])
+        applied = self._reconcile_links() if links or self._refusing() else None
+        return enforced(began, applied if links else None)
+
+    def in_force(self) -> list[Hashable]:
+        """Keys of all effects in force but the run-long network conditions."""
+        return [key for key in self._in_force if key != "network"]
+
+    def disordered_links(self) -> list[str]:
+        """Read all proxies back; the names of those that are not as they should be. Raises ToxiproxyFailed."""
+        return self.links.verify()
+
+    def _refusing(self) -> bool:
+        return any(effect.kind == "refuse" for effects in list(self._in_force.values()) for effect in effects)
+
+    def _reconcile_links(self, doomed: Collection[str] = ()) -> Applied:
+        with self._links_lock:  # what is in force is looked up under the lock, so the last one to apply knows all
+            effects = [effect for effects in list(self._in_force.values()) for effect in effects]
+            return self.links.apply(effects, self.members.unresponsive() | set(doomed))
+
+    # --- questions -----------------------------------------------------------------------------------------------
+
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
+        """Have nodes ping each other, pair by pair (source, destination), side by side; in the order of ``pairs``."""
+        return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout), pairs))
+
+    def process_state(self, name: str) -> ProcessState:
+        """What the machine says about a member."""
+        return self.members.process_state(name)
+
+    def samples(self) -> dict[str, dict[str, int] | None]:
+        """Counters of every member; None for one that does not answer within SAMPLE_TIMEOUT."""
+        names = self.members.names()
+        return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
+
+    def unready(self) -> dict[str, str]:
+        """Members that do not know their true closest nodes yet, and what they lack."""
+        return self._target.unready(list(self.addresses.values()), self._handles, self._options)
+
+    def wait_ready(self, *, deadline: float) -> None:
+        """Wait until every member knows its closest nodes.
+
+        Raises:
+            MemberFailed: some do not by ``deadline`` (monotonic), or a member has died; the text says which and why.
+        """
+        lacking = self.unready()
+        while lacking:
+            if self.members.lost():
+                raise MemberFailed(f"{', '.join(self.members.lost())} died before the cluster was ready")
+            if time.monotonic() > deadline:
+                raise MemberFailed(f"the cluster did not become ready in time: {lacks_text(lacking)}")
+            time.sleep(READY_POLL)  # the nodes converge by themselves: all there is to do is to look again
+            lacking = self.unready()
+
+    def close(self) -> None:
+        """Let all members leave and close every connection."""
+        self.members.close()
+        self._pingers.shutdown(wait=True)
+        for handle in self._handles.values():
+            handle.close()
+        self._backend.close()
+
+    def _ping(self, source: str, destination: str, *, timeout: float) -> Ping:
+        pair = (self.addresses[source], self.addresses[destination])
+        return self._target.ping(self._handles[source], self._handles[destination], pair, timeout=timeout)
+
+    def _sample(self, name: str) -> dict[str, int] | None:
+        if name in self.members.unresponsive():
+            return None
+        try:
+            return self._handles[name].sample(timeout=SAMPLE_TIMEOUT)
+        except TargetError:
+            return None  # the row says that it did not answer
+
+
+def split(effects: Sequence[Effect]) -> tuple[list[LinkEffect], list[MemberClaim]]:
+    """Link effects and claims apart, each in order."""
+    links = [effect for effect in effects if isinstance(effect, LinkEffect)]
+    return links, [effect for effect in effects if isinstance(effect, MemberClaim)]
+
+
+def enforced(began: float, applied: Applied | None) -> Enforced:
+    """From the first to the last touched link, or the time that the members took."""
+    if applied is None:
+        return Enforced(began, time.monotonic())
+    return Enforced(applied.first_at, applied.last_at)
+
+
+def lacks_text(lacking: Mapping[str, str], limit: int = 5) -> str:
+    """What some nodes lack, the first few by name."""
+    shown = [f"{name}: {lack}" for name, lack in list(lacking.items())[:limit]]
+    more = len(lacking) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")

@@ -1,0 +1,176 @@
+"""Members and the claims on them: who is to be running, paused or dead, and the steps that make it so.
+
+The counterpart of `reconciler.py` for processes. Faults place claims and take them back; the strongest claim on a member
+wins (dead over paused over running), so faults that overlap undo in any order. A member that ended though nobody claimed
+that is *lost*: it is reported, stays down, and later actions on it are skipped.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.backends import Backend, Exit, MemberSpec, ProcessState
+from harness.effects import MemberClaim, MemberState
+from harness.targets import NodeAddress
+
+LEAVE_GRACE = 5.0  # s between SIGTERM and SIGKILL for a member that is asked to leave
+RESTART_DEADLINE = 20.0  # s for a member to serve again
+WORKERS = 16  # members that are stopped or started side by side
+STRENGTH: dict[MemberState, int] = {"running": 0, "paused": 1, "dead": 2}
+
+
+@dataclass
+class Member:
+    """One node of the cluster, through all its lives."""
+
+    address: NodeAddress
+    spec: MemberSpec
+    data_dir: Path | None = None
+    state: MemberState = "dead"  # as the harness made it
+    lost: bool = False
+    claims: dict[Hashable, MemberClaim] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def name(self) -> str:
+        return self.address.name
+
+    def wanted(self) -> MemberState:
+        """The strongest state that is claimed."""
+        claims = list(self.claims.values())
+        return max((claim.state for claim in claims), key=STRENGTH.__getitem__, default="running")
+
+
+def leaves_politely(claims: Iterable[MemberClaim]) -> bool:
+    """Whether a member goes by SIGTERM: only if every claim that wants it dead asks for that."""
+    return all(claim.graceful for claim in claims if claim.state == "dead")
+
+
+def keeps_data(claims: Iterable[MemberClaim]) -> bool:
+    """Whether its data outlives its death: only if every claim that wants it dead allows that."""
+    return all(claim.keep_data for claim in claims if claim.state == "dead")
+
+
+class Members:
+    """All members of a cluster, in the plan's order. Thread-safe: each member has a lock, steps on one are in sequence."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        members: Sequence[Member],
+        *,
+        on_lost: Callable[[Exit], None],
+        on_up: Callable[[str, float], None],
+    ) -> None:
+        self._backend = backend
+        self._members = {member.name: member for member in members}
+        self._on_lost = on_lost
+        self._on_up = on_up
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="kadstorm-member")
+        backend.on_exit(self._note_exit)
+
+    def __getitem__(self, name: str) -> Member:
+        return self._members[name]
+
+    def names(self) -> list[str]:
+        """All members, in the plan's order."""
+        return list(self._members)
+
+    def start(self, *, deadline: float) -> None:
+        """Start all members. Raises MemberFailed."""
+        self._backend.start([member.spec for member in self._members.values()], deadline=deadline)
+        for member in self._members.values():
+            member.state = "running"
+
+    def lost(self) -> list[str]:
+        """Members that ended though nobody wanted that."""
+        return [name for name, member in self._members.items() if member.lost]
+
+    def unresponsive(self) -> set[str]:
+        """Members that cannot answer now: frozen, dead, lost, or about to be."""
+        return {
+            name
+            for name, member in self._members.items()
+            if member.lost or member.state != "running" or member.wanted() != "running"
+        }
+
+    def process_state(self, name: str) -> ProcessState:
+        """What the machine says about a member, whatever was asked of it."""
+        return self._backend.state(name)
+
+    def claim(self, key: Hashable, claims: Sequence[MemberClaim]) -> None:
+        """Place ``claims`` under ``key`` and make them true. Raises MemberFailed."""
+        for claim in claims:
+            member = self._members[claim.member]
+            with member.lock:
+                member.claims[key] = claim
+        self._converge([claim.member for claim in claims])
+
+    def release(self, key: Hashable) -> None:
+        """Take back what was placed under ``key``; members that nothing holds any more run again. Raises MemberFailed."""
+        held = [member for member in self._members.values() if key in member.claims]
+        for member in held:
+            with member.lock:
+                member.claims.pop(key, None)
+        self._converge([member.name for member in held])
+
+    def close(self) -> None:
+        """Let every member leave: SIGTERM to all at once, SIGKILL to those that stay. The backend closes after that."""
+        running = [name for name, member in self._members.items() if member.state != "dead" and not member.lost]
+        for member in self._members.values():
+            member.claims.clear()
+        list(self._pool.map(lambda name: self._backend.stop(name, grace=LEAVE_GRACE), running))
+        self._pool.shutdown(wait=True)
+
+    def _converge(self, names: Sequence[str]) -> None:
+        list(self._pool.map(self._converge_one, names))
+
+    def _converge_one(self, name: str) -> None:
+        member = self._members[name]
+        with member.lock:
+            wanted = member.wanted()
+            if member.lost or wanted == member.state:
+                return
+            steps: Mapping[MemberState, Callable[[Member], None]] = {
+                "dead": self._end,
+                "paused": self._freeze,
+                "running": self._run,
+            }
+            steps[wanted](member)
+            member.state = wanted
+
+    def _end(self, member: Member) -> None:
+        claims = list(member.claims.values())
+        if leaves_politely(claims):
+            self._backend.stop(member.name, grace=LEAVE_GRACE)
+        else:
+            self._backend.kill(member.name)
+        if member.data_dir is not None and member.data_dir.exists() and not keeps_data(claims):
+            shutil.rmtree(member.data_dir)
+
+    def _freeze(self, member: Member) -> None:
+        if member.state == "dead":
+            self._start_again(member)
+        self._backend.pause(member.name)
+
+    def _run(self, member: Member) -> None:
+        if member.state == "paused":
+            self._backend.resume(member.name)
+        else:
+            self._start_again(member)
+
+    def _start_again(self, member: Member) -> None:
+        began = time.monotonic()
+        self._backend.start([member.spec], deadline=began + RESTART_DEADLINE)
+        self._on_up(member.name, time.monotonic() - began)
+
+    def _note_exit(self, exit_: Exit) -> None:
+        if not exit_.asked:
+            self._members[exit_.name].lost = True
+            self._on_lost(exit_)

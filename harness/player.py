@@ -1,0 +1,288 @@
+"""Plays a plan's actions on a cluster: injects on time, observes, heals, and journals each step before it is taken.
+
+One action's life:
+
+    planned ──inject──▶ active ──heal──▶ healed
+       │                  │                │
+       └─▶ skipped        └─▶ failed ◀─────┘     (failed: an error was journalled; the heal is tried all the same)
+
+The thread that plays only keeps time. Injections and heals run in a pool, so that a restart that takes its time delays
+nobody else's action; observations run in another, so that a slow ping never delays a heal.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import tenacity
+
+from harness.backends import ProcessState
+from harness.cluster import Cluster, Enforced
+from harness.effects import LinkEffect, MemberClaim
+from harness.errors import KadstormError
+from harness.events import Events
+from harness.faults import Fault
+from harness.observation import Observation
+from harness.records import Action
+from harness.targets import Ping
+
+ACTORS, OBSERVERS = 16, 8  # threads
+BEFORE = 1.5  # s before an injection, when the value before it is measured
+MARGIN = 0.15  # s before a heal, when its observation must have ended
+HEAL_BUDGET = 5.0  # s in which the end of an effect must have shown
+OPEN_BUDGET = 5.0  # s for the effect of an action without an end
+HEAL_TRIES = 3
+
+State = Literal["planned", "active", "healed", "skipped", "failed"]
+
+
+@dataclass
+class ActionRun:
+    """One action while it is played."""
+
+    index: int
+    action: Action
+    fault: Fault
+    state: State = "planned"
+    before: Any = None
+    measured: Future[None] | None = None
+    injected: Future[None] | None = None
+    healed: Future[None] | None = None
+
+    @property
+    def title(self) -> dict[str, Any]:
+        """What each of its events carries."""
+        return {
+            "name": self.action.name,
+            "fault": self.action.fault,
+            "action": self.index,
+            "targets": self.action.targets,
+        }
+
+
+@dataclass
+class ActionProbe:
+    """See `observation.Probe`: the cluster as one action's observer sees it."""
+
+    cluster: Cluster
+    run: ActionRun
+    others: Callable[[ActionRun], tuple[set[tuple[str, str]], set[str]]]
+    rng: random.Random
+    deadline: float
+
+    def __post_init__(self) -> None:
+        self.topology = self.cluster.topology
+
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
+        return self.cluster.ping(pairs, timeout=timeout)
+
+    def process_state(self, name: str) -> ProcessState:
+        return self.cluster.process_state(name)
+
+    def undisturbed(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        sites, claimed = self.others(self.run)
+        down = self.cluster.members.unresponsive()
+        site_of = self.topology.site_of
+
+        def disturbed(here: str, there: str) -> bool:
+            if here == there:  # a member by itself: only another claim on it matters
+                return here in claimed
+            crossing = (site_of(here), site_of(there))
+            return crossing in sites or crossing[::-1] in sites or not (claimed | down).isdisjoint((here, there))
+
+        return [pair for pair in pairs if not disturbed(*pair)]
+
+    def remaining(self) -> float:
+        return self.deadline - time.monotonic()
+
+
+@dataclass
+class Player:
+    """Plays ``actions`` from the monotonic time ``zero`` on. ``problems`` collects what went wrong, for the verdict."""
+
+    cluster: Cluster
+    events: Events
+    actions: Sequence[Action]
+    fault_of: Callable[[str], Fault]
+    seed: int
+    problems: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.runs = [
+            ActionRun(index, action, self.fault_of(action.fault)) for index, action in enumerate(self.actions)
+        ]
+        self._actors = ThreadPoolExecutor(ACTORS, thread_name_prefix="kadstorm-action")
+        self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="kadstorm-observe")
+        self._futures: list[Future[None]] = []
+
+    def play(self, zero: float, until: float) -> None:
+        """Take every step that is due before ``until`` (s since ``zero``), each at its time; return at ``until``."""
+        self._zero = zero
+        steps = self._steps()
+        while steps and steps[0][0] < until:
+            at, _, step, run = heapq.heappop(steps)
+            _sleep_until(zero + at)
+            step(run)
+        _sleep_until(zero + until)
+        for _, _, step, run in sorted(steps):  # heals that fall on the very end
+            if step == self._heal:
+                step(run)
+
+    def heal_all(self) -> None:
+        """Take back whatever is still in force but what was never to be taken back; wait until that is done."""
+        for run in self.runs:
+            if run.state in ("active", "failed") and run.healed is None and run.action.until_us is not None:
+                self._heal(run)
+        self.settle_futures()
+
+    def settle_futures(self) -> None:
+        """Wait until all injections, heals and observations have ended, those that they started as well."""
+        while any(not future.done() for future in list(self._futures)):
+            wait(list(self._futures))
+
+    def close(self) -> None:
+        """End the threads."""
+        self._actors.shutdown(wait=True)
+        self._observers.shutdown(wait=True)
+
+    # --- steps, on the thread that keeps time ----------------------------------------------------------------------
+
+    def _steps(self) -> list[tuple[float, int, Callable[[ActionRun], None], ActionRun]]:
+        order = itertools.count()
+        steps: list[tuple[float, int, Callable[[ActionRun], None], ActionRun]] = []
+        for run in self.runs:
+            at = run.action.at_us / 1e6
+            steps.append((max(0.0, at - BEFORE), next(order), self._measure_before, run))
+            steps.append((at, next(order), self._inject, run))
+            if run.action.until_us is not None:
+                steps.append((run.action.until_us / 1e6, next(order), self._heal, run))
+        heapq.heapify(steps)
+        return steps
+
+    def _measure_before(self, run: ActionRun) -> None:
+        run.measured = self._submit(self._observers, run, self._do_measure_before)
+
+    def _inject(self, run: ActionRun) -> None:
+        absent = [name for name in run.action.targets if name in self.cluster.members.lost()]
+        if absent:
+            self.events.emit("skipped", **{**run.title, "targets": absent}, detail={"why": "died unasked before"})
+        if run.action.targets and len(absent) == len(run.action.targets):
+            run.state = "skipped"
+            return
+        self.events.emit("inject", **run.title, asked=run.action.options)
+        run.state = "active"
+        run.injected = self._submit(self._actors, run, self._do_inject)
+
+    def _heal(self, run: ActionRun) -> None:
+        if run.state in ("planned", "skipped") or run.healed is not None:
+            return
+        self.events.emit("heal", **run.title)
+        run.healed = self._submit(self._actors, run, self._do_heal)
+
+    def _submit(self, pool: ThreadPoolExecutor, run: ActionRun, work: Callable[[ActionRun], None]) -> Future[None]:
+        future = pool.submit(self._guarded, work, run)
+        self._futures.append(future)
+        return future
+
+    def _guarded(self, work: Callable[[ActionRun], None], run: ActionRun) -> None:
+        try:
+            work(run)
+        except Exception as error:  # faults are extensions: wrapped, not trusted, and named
+            doing = work.__name__.removeprefix("_do_").replace("_", " ")
+            said = str(error) if isinstance(error, KadstormError) else repr(error)
+            message = f"{run.action.name}: could not {doing}: {said}"
+            run.state = "failed"
+            self.problems.append(message)
+            self.events.emit("error", **run.title, detail={"message": message})
+
+    # --- work, in the pools ------------------------------------------------------------------------------------------
+
+    def _do_measure_before(self, run: ActionRun) -> None:
+        due = self._zero + run.action.at_us / 1e6
+        run.before = run.fault.measure_before(run.action, self._probe(run, max(due, time.monotonic() + 1.0)))
+
+    def _do_inject(self, run: ActionRun) -> None:
+        if run.measured is not None:
+            wait([run.measured], timeout=MARGIN)
+        effects = run.fault.effects(run.action, self.cluster.topology)
+        done = self.cluster.enforce(run.index, effects)
+        self.events.emit("injected", **run.title, detail=self._punctuality(run.action.at_us, done))
+        self._submit(self._observers, run, self._do_observe)
+
+    def _do_observe(self, run: ActionRun) -> None:
+        if run.measured is not None:
+            wait([run.measured])
+        until = run.action.until_us
+        now = time.monotonic()
+        deadline = now + OPEN_BUDGET if until is None else self._zero + until / 1e6 - MARGIN
+        seen = run.fault.observe(run.action, self._probe(run, min(deadline, now + OPEN_BUDGET)), run.before)
+        self._tell("observe", run, seen)
+
+    def _do_heal(self, run: ActionRun) -> None:
+        if run.injected is not None:
+            wait([run.injected])
+        assert run.action.until_us is not None
+        done = self._release(run.index)
+        run.state = "healed" if run.state == "active" else run.state
+        self.events.emit("healed", **run.title, detail=self._punctuality(run.action.until_us, done))
+        self._submit(self._observers, run, self._do_observe_healed)
+
+    @tenacity.retry(
+        stop=tenacity.stop_after_attempt(HEAL_TRIES),
+        wait=tenacity.wait_exponential(0.1),
+        retry=tenacity.retry_if_exception_type(KadstormError),
+        reraise=True,
+    )
+    def _release(self, key: int) -> Enforced:
+        return self.cluster.release(key)
+
+    def _do_observe_healed(self, run: ActionRun) -> None:
+        probe = self._probe(run, time.monotonic() + HEAL_BUDGET)
+        self._tell("heal-observed", run, run.fault.observe_healed(run.action, probe, run.before))
+
+    def _tell(self, event: str, run: ActionRun, seen: Observation) -> None:
+        missed = [name for name, effective in seen.targets.items() if effective is False]
+        self.events.emit(
+            event,
+            **run.title,
+            asked=run.action.options,
+            observed=seen.observed,
+            effective=seen.effective,
+            detail={"missed": missed} if missed else {},
+        )
+
+    def _punctuality(self, due_us: int, done: Enforced) -> dict[str, float]:
+        """How late the first part took hold, and how long after it the last."""
+        late = done.first - (self._zero + due_us / 1e6)
+        return {"lateness_s": round(late, 6), "skew_s": round(done.last - done.first, 6)}
+
+    # --- probes ----------------------------------------------------------------------------------------------------------
+
+    def _probe(self, run: ActionRun, deadline: float) -> ActionProbe:
+        rng = random.Random(f"{self.seed}/observe/{run.index}")
+        return ActionProbe(self.cluster, run, self._acting_beside, rng, deadline)
+
+    def _acting_beside(self, run: ActionRun) -> tuple[set[tuple[str, str]], set[str]]:
+        """Site pairs and members on which other actions act now."""
+        in_force = set(self.cluster.in_force()) - {run.index}
+        effects = [
+            effect
+            for other in self.runs
+            if other.index in in_force
+            for effect in other.fault.effects(other.action, self.cluster.topology)
+        ]
+        sites = {(e.source, e.destination) for e in effects if isinstance(e, LinkEffect)}
+        return sites, {e.member for e in effects if isinstance(e, MemberClaim)}
+
+
+def _sleep_until(when: float) -> None:
+    delay = when - time.monotonic()
+    if delay > 0:
+        time.sleep(delay)  # this is the clock of the experiment: the time itself is what is awaited

@@ -1,0 +1,164 @@
+"""A session: one supervisor that owns a loopback address, a name, and every process that it starts.
+
+What a session leaves on the machine while it lives is one folder, ``<state>/sessions/<id>/``, with ``session.json`` (who
+and where) and ``lock``, which the supervisor holds with flock(2) as long as it lives. The kernel releases the lock however
+the supervisor ends, so "is this session dead?" needs no heartbeat and no guess about reused process ids.
+
+The loopback address 127.20.x.1 is reserved the same way, by a lock on ``<state>/addresses/x.lock``: two runs on one machine
+never share a port. Another user's sessions have another state folder; the block of ports is bound once as a check.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import msgspec
+import platformdirs
+
+from harness.errors import HarnessError, PortsTaken
+from harness.spawner import Spawner
+
+FIRST_ADDRESS, LAST_ADDRESS = 1, 200  # x of 127.20.x.1; above that is free for tests and tools
+
+
+class SessionRecord(msgspec.Struct):
+    """``session.json``: what `cleanup` and `doctor` tell people about a session."""
+
+    id: str
+    pid: int
+    started: float  # Unix time, s
+    run_dir: str
+    host: str
+
+
+def state_dir() -> Path:
+    """Where sessions of this user are noted; ``KADSTORM_STATE`` overrides it (tests do)."""
+    named = os.environ.get("KADSTORM_STATE")
+    return Path(named) if named else platformdirs.user_state_path("kadstorm")
+
+
+class Lock:
+    """An exclusive flock(2) on a file, held until `release` or until this process ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Take the lock if it is free; False if another process (or another `Lock`) has it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Give the lock back; harmless if it is not held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+class Session:
+    """One supervisor. Use it as a context: leaving it ends the spawner and removes the session's folder."""
+
+    def __init__(self, run_dir: Path, *, state: Path | None = None) -> None:
+        """Reserve a name and an address.
+
+        Raises:
+            HarnessError: the state folder cannot be written.
+            PortsTaken: every loopback address of Kadstorm is in use.
+        """
+        self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+        self.cluster_id = self.id
+        self._state = state or state_dir()
+        self._folder = self._state / "sessions" / self.id
+        self._lock = Lock(self._folder / "lock")
+        self._address_lock: Lock | None = None
+        try:
+            self._lock.acquire()
+            self.host = self._reserve_address()
+            self._note(run_dir)
+        except OSError as error:
+            raise HarnessError(f"{self._state}: cannot note the session there: {error.strerror}") from error
+        self.spawn = Spawner(self.id)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget the session. Whatever it started must have ended before."""
+        self.spawn.close()
+        forget(self._folder)
+        self._lock.release()
+        if self._address_lock is not None:
+            self._address_lock.release()
+
+    def reserve_ports(self, base: int, count: int) -> None:
+        """See that ports base … base + count − 1 of this session's address are free.
+
+        Raises:
+            PortsTaken: names the first port that is not.
+        """
+        for port in range(base, base + count):
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind((self.host, port))
+                except OSError as error:
+                    raise PortsTaken(
+                        f"port {port} on {self.host} is taken ({error.strerror}), and this run needs all of "
+                        f"{base} to {base + count - 1}: end the program that listens there "
+                        f"(`ss -ltnp 'sport = :{port}'` shows it), or run `kadstorm cleanup`"
+                    ) from error
+
+    def _reserve_address(self) -> str:
+        if sys.platform != "linux":  # only Linux answers on all of 127/8 without set-up
+            return "127.0.0.1"
+        for number in range(FIRST_ADDRESS, LAST_ADDRESS + 1):
+            lock = Lock(self._state / "addresses" / f"{number}.lock")
+            if lock.acquire():
+                self._address_lock = lock
+                return f"127.20.{number}.1"
+        raise PortsTaken(
+            f"all loopback addresses 127.20.{FIRST_ADDRESS}.1 to 127.20.{LAST_ADDRESS}.1 are in use by other "
+            "sessions: wait for one to end, or run `kadstorm cleanup`"
+        )
+
+    def _note(self, run_dir: Path) -> None:
+        record = SessionRecord(self.id, os.getpid(), time.time(), str(run_dir), self.host)
+        (self._folder / "session.json").write_bytes(msgspec.json.encode(record))
+
+
+def forget(folder: Path) -> None:
+    """Remove a session's folder; what is not there any more is fine."""
+    for name in ("session.json", "lock"):
+        with suppress(FileNotFoundError):
+            (folder / name).unlink()
+    with suppress(FileNotFoundError):
+        folder.rmdir()
+
+
+def recorded_sessions(state: Path) -> Iterator[tuple[Path, SessionRecord | None]]:
+    """All session folders, oldest first, each with its record (None if it is missing or damaged)."""
+    for folder in sorted((state / "sessions").glob("*")):
+        try:
+            yield folder, msgspec.json.decode((folder / "session.json").read_bytes(), type=SessionRecord)
+        except (OSError, msgspec.DecodeError):
+            yield folder, None

@@ -1,0 +1,136 @@
+"""The Kademlia node of `node/` as a target: the only part of the harness that knows its command line and its wire."""
+
+from __future__ import annotations
+
+import heapq
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from harness.errors import TargetError
+from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping
+from harness.targets.kademlia_options import command_line_options
+from node.client import Client
+from node.errors import NodeError
+from node.wire import Contact
+
+ASKERS = 16  # threads that question nodes side by side
+INSPECT_TIMEOUT = 2.0  # s
+NONCE_BYTES = 8
+DEFAULT_K = 20
+
+
+class KademliaHandle:
+    """See `NodeHandle`."""
+
+    def __init__(self, address: NodeAddress, cluster: str) -> None:
+        self.address = address
+        self.client = Client(address.host, address.port, cluster)
+
+    def sample(self, *, timeout: float) -> dict[str, int]:
+        """See `NodeHandle.sample`."""
+        try:
+            seen = self.client.inspect(timeout=timeout)
+        except NodeError as error:
+            raise TargetError(f"{self.address.name} does not answer: {error}") from error
+        counters = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts", "bytes_in", "bytes_out")
+        return {
+            "table": seen.table_size,
+            "records": seen.records_count,
+            "memory": seen.memory,
+            **{name: seen.counters.get(name, 0) for name in counters},
+        }
+
+    def table(self, *, timeout: float) -> set[str]:
+        """The ids (40 hexadecimal digits) in the node's routing table."""
+        try:
+            return {contact.id.hex() for contact in self.client.inspect(table=True, timeout=timeout).table}
+        except NodeError as error:
+            raise TargetError(f"{self.address.name} does not answer: {error}") from error
+
+    def close(self) -> None:
+        """See `NodeHandle.close`."""
+        self.client.close()
+
+
+class KademliaTarget:
+    """See `Target`."""
+
+    load_client = "loadtests.client:KademliaClient"
+    watches_parent = True
+
+    def command(self, settings: NodeSettings) -> tuple[str, ...]:
+        """See `Target.command`."""
+        here = settings.address
+        command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
+        command += ["--host", here.host, "--port", str(here.port), "--id", here.id, "--cluster", settings.cluster]
+        if settings.egress_offset is not None:
+            command += ["--egress", f"{here.host}:{settings.egress_offset}"]
+        for other in settings.bootstrap:
+            if other.name != here.name:
+                command += ["--bootstrap", f"{other.host}:{other.port}"]
+        if settings.data_dir is not None:
+            command += ["--data-dir", settings.data_dir]
+        return (*command, *command_line_options(settings.options))
+
+    def connect(self, address: NodeAddress, cluster: str) -> KademliaHandle:
+        """See `Target.connect`."""
+        return KademliaHandle(address, cluster)
+
+    def unready(
+        self, nodes: Sequence[NodeAddress], handles: Mapping[str, NodeHandle], options: Mapping[str, Any]
+    ) -> dict[str, str]:
+        """A node is ready when its table holds its true min(k, N − 1) closest among ``nodes``. See `Target.unready`."""
+        k = int(options.get("k") or DEFAULT_K)
+        with ThreadPoolExecutor(ASKERS) as pool:
+            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), nodes)
+            return {node.name: lack for node, lack in zip(nodes, lacks, strict=True) if lack}
+
+    def ping(
+        self, source: NodeHandle, destination: NodeHandle, pair: tuple[NodeAddress, NodeAddress], *, timeout: float
+    ) -> Ping:
+        """See `Target.ping`. If no answer came back, the destination is asked whether the nonce arrived."""
+        assert isinstance(source, KademliaHandle)
+        assert isinstance(destination, KademliaHandle)
+        here, there = pair
+        nonce = secrets.token_bytes(NONCE_BYTES)
+        try:
+            report = source.client.ping_via(contact_of(there), nonce, timeout=timeout)
+        except NodeError:
+            return Ping(here.name, there.name, "unknown")
+        if report.outcome == "ok":
+            forward = (report.received_at_ns - report.sent_at_ns) / 1e9
+            backward = (report.returned_at_ns - report.received_at_ns) / 1e9
+            return Ping(here.name, there.name, "ok", forward, backward, arrived=True)
+        return Ping(here.name, there.name, report.outcome, arrived=self._arrived(destination, nonce))
+
+    @staticmethod
+    def _arrived(destination: KademliaHandle, nonce: bytes) -> bool | None:
+        try:
+            return nonce in destination.client.inspect(timeout=INSPECT_TIMEOUT).nonces
+        except NodeError:
+            return None
+
+    @staticmethod
+    def _lacks(node: NodeAddress, nodes: Sequence[NodeAddress], handle: NodeHandle, k: int) -> str:
+        assert isinstance(handle, KademliaHandle)
+        try:
+            table = handle.table(timeout=INSPECT_TIMEOUT)
+        except TargetError as error:
+            return str(error)
+        closest = closest_ids(node.id, [other.id for other in nodes if other.id != node.id], k)
+        missing = sum(1 for other in closest if other not in table)
+        return f"{missing} of its {len(closest)} closest nodes missing" if missing else ""
+
+
+def contact_of(address: NodeAddress) -> Contact:
+    """An address as the wire has it."""
+    return Contact(bytes.fromhex(address.id), address.host, address.port)
+
+
+def closest_ids(target: str, others: Sequence[str], k: int) -> list[str]:
+    """The ``k`` of ``others`` nearest to ``target`` by XOR (Maymounkov and Mazières 2002, section 2.1)."""
+    here = int(target, 16)
+    return heapq.nsmallest(k, others, key=lambda other: int(other, 16) ^ here)
