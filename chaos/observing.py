@@ -89,7 +89,7 @@ def milliseconds(seconds: float) -> float:
     return round(seconds * 1000, 1)
 
 
-# --- latency -----------------------------------------------------------------------------------------------------------
+# --- latency ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,13 @@ class Delay:
         """Ended if each target's least delay is what it was before, within HEAL_SLACK or a quarter of what was asked."""
         latency, jitter = asked_delay(action)
         slack = max(HEAL_SLACK, (latency - jitter) / 4)
-        return until_shown(
-            probe, lambda: self._compare(action, probe, before, lambda deltas: min(deltas) <= slack)
-        )
+        return until_shown(probe, lambda: self._compare(action, probe, before, lambda deltas: min(deltas) <= slack))
 
     @staticmethod
-    def _compare(
-        action: Action, probe: Probe, before: Delays, shown: Callable[[list[float]], bool]
-    ) -> Observation:
+    def _compare(action: Action, probe: Probe, before: Delays, shown: Callable[[list[float]], bool]) -> Observation:
         pairs = probe.undisturbed(list(before.least))
         deltas = {
-            pair: [delay - before.least[pair] for delay in delays]
-            for pair, delays in one_way(pairs, probe).items()
+            pair: [delay - before.least[pair] for delay in delays] for pair, delays in one_way(pairs, probe).items()
         }
         if not deltas:
             return unknown(action, "no pair could be pinged that nothing else acts on")
@@ -169,7 +164,7 @@ def one_way(pairs: Sequence[Pair], probe: Probe) -> dict[Pair, list[float]]:
     return delays
 
 
-# --- black hole, partition, refuse ---------------------------------------------------------------------------------------
+# --- black hole, partition, refuse --------------------------------------------------------------
 
 
 class Silence:
@@ -208,9 +203,7 @@ class Refusal(Silence):
         return ping.outcome in ("refused", "disconnected") and not ping.arrived
 
 
-def cut_seen(
-    fault: _HasEffects, action: Action, probe: Probe, is_cut: Callable[[Ping], bool | None]
-) -> Observation:
+def cut_seen(fault: _HasEffects, action: Action, probe: Probe, is_cut: Callable[[Ping], bool | None]) -> Observation:
     """Ping across the cut, against a one-way cut, and beside it."""
     affected = affected_pairs(fault, action, probe)
     cut = probe.undisturbed(sample(affected, probe))
@@ -256,14 +249,13 @@ def healed_seen(fault: _HasEffects, action: Action, probe: Probe) -> Observation
         return unknown(action, "no pair could be pinged that nothing else acts on")
     pings = probe.ping(pairs, timeout=PING_TIMEOUT)
     verdicts = {
-        (ping.source, ping.destination): None if ping.outcome == "unknown" else ping.outcome == "ok"
-        for ping in pings
+        (ping.source, ping.destination): None if ping.outcome == "unknown" else ping.outcome == "ok" for ping in pings
     }
     answered = sum(verdict is True for verdict in verdicts.values())
     return Observation(by_target(action, probe, verdicts), {"pairs": len(pairs), "pairs_answering": answered})
 
 
-# --- kill, churn -----------------------------------------------------------------------------------------------------------
+# --- kill, churn --------------------------------------------------------------------------------
 
 
 class Absence:

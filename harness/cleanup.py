@@ -53,7 +53,11 @@ def end_processes(session_id: str) -> int:
 
 
 def sweep(
-    state: Path, *, dry_run: bool = False, everything: bool = False, tell: Callable[[str], None] = lambda _: None
+    state: Path,
+    *,
+    dry_run: bool = False,
+    everything: bool = False,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Swept]:
     """Remove what dead sessions left; with ``everything``, end the living ones first (SIGTERM: they tear down in order)."""
     swept = []

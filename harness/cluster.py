@@ -67,7 +67,7 @@ class Cluster:
         }
         self._pingers = ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-ping")
 
-    # --- effects -------------------------------------------------------------------------------------------------
+    # --- effects ---------------------------------------------------------------------------------
 
     def enforce(self, key: Hashable, effects: Sequence[Effect]) -> Enforced:
         """Add ``effects`` under ``key`` and make them true. Raises ToxiproxyFailed or MemberFailed; `release` undoes halves."""
@@ -103,7 +103,7 @@ class Cluster:
             effects = [effect for effects in list(self._in_force.values()) for effect in effects]
             return self.links.apply(effects, self.members.unresponsive() | set(doomed))
 
-    # --- questions -----------------------------------------------------------------------------------------------
+    # --- questions -------------------------------------------------------------------------------
 
     def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
         """Have nodes ping each other, pair by pair (source, destination), side by side; in the order of ``pairs``."""

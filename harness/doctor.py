@@ -113,7 +113,12 @@ def _loopback() -> Finding:
         with socket.create_server((host, 0)):
             return Finding("loopback", "ok", f"addresses such as {host} can be used")
     except OSError as error:
-        return Finding("loopback", "fail", f"{host}: {error.strerror}", "bring the loopback interface up: ip link set lo up")
+        return Finding(
+            "loopback",
+            "fail",
+            f"{host}: {error.strerror}",
+            "bring the loopback interface up: ip link set lo up",
+        )
 
 
 def _descriptors(nodes: int) -> Finding:
@@ -125,7 +130,10 @@ def _descriptors(nodes: int) -> Finding:
     if hard == resource.RLIM_INFINITY or needed <= hard:
         return Finding("file descriptors", "fail", said, f"ulimit -n {needed}")
     return Finding(
-        "file descriptors", "fail", f"{said} ({hard} at most)", "raise the hard limit, or take fewer nodes or cluster.sites"
+        "file descriptors",
+        "fail",
+        f"{said} ({hard} at most)",
+        "raise the hard limit, or take fewer nodes or cluster.sites",
     )
 
 
@@ -143,7 +151,12 @@ def _state() -> Finding:
     try:
         free = probe.acquire()
     except OSError as error:
-        return Finding("state folder", "fail", f"{folder}: {error.strerror}", "set KADSTORM_STATE to a folder that can be written")
+        return Finding(
+            "state folder",
+            "fail",
+            f"{folder}: {error.strerror}",
+            "set KADSTORM_STATE to a folder that can be written",
+        )
     probe.release()
     return Finding("state folder", "ok", str(folder) + ("" if free else " (another doctor is looking)"))
 
@@ -170,7 +183,10 @@ def _docker() -> Finding:
         client = docker.from_env(version="auto", timeout=5)
     except docker.errors.DockerException as error:
         return Finding(
-            "Docker", "warn", f"no engine answers ({_first_line(error)})", "none is needed: experiments run on processes"
+            "Docker",
+            "warn",
+            f"no engine answers ({_first_line(error)})",
+            "none is needed: experiments run on processes",
         )
     with client:
         version = client.version()

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-LinkEffectKind = Literal[
-    "latency", "bandwidth", "slicer", "slow_close", "limit_data", "reset", "blackhole", "refuse"
-]
+LinkEffectKind = Literal["latency", "bandwidth", "slicer", "slow_close", "limit_data", "reset", "blackhole", "refuse"]
 MemberState = Literal["running", "paused", "dead"]
 
 

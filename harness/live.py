@@ -139,9 +139,7 @@ class LiveView:
         self._phase = "boot"
         self._faults: dict[int, str] = {}
         self._duration = live.plan.experiment["duration_us"] / 1e6
-        self._view = RichLive(
-            get_renderable=self._render, console=console, refresh_per_second=REFRESH, transient=True
-        )
+        self._view = RichLive(get_renderable=self._render, console=console, refresh_per_second=REFRESH, transient=True)
         self._view.start()
 
     def __call__(self, event: Event) -> None:

@@ -115,9 +115,7 @@ class Player:
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.runs = [
-            ActionRun(index, action, self.fault_of(action.fault)) for index, action in enumerate(self.actions)
-        ]
+        self.runs = [ActionRun(index, action, self.fault_of(action.fault)) for index, action in enumerate(self.actions)]
         self._actors = ThreadPoolExecutor(ACTORS, thread_name_prefix="kadstorm-action")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="kadstorm-observe")
         self._futures: list[Future[None]] = []
@@ -152,7 +150,7 @@ class Player:
         self._actors.shutdown(wait=True)
         self._observers.shutdown(wait=True)
 
-    # --- steps, on the thread that keeps time ----------------------------------------------------------------------
+    # --- steps, on the thread that keeps time ----------------------------------------------------
 
     def _steps(self) -> list[tuple[float, int, Callable[[ActionRun], None], ActionRun]]:
         order = itertools.count()
@@ -202,7 +200,7 @@ class Player:
             self.problems.append(message)
             self.events.emit("error", **run.title, detail={"message": message})
 
-    # --- work, in the pools ------------------------------------------------------------------------------------------
+    # --- work, in the pools ----------------------------------------------------------------------
 
     def _do_measure_before(self, run: ActionRun) -> None:
         due = self._zero + run.action.at_us / 1e6
@@ -263,7 +261,7 @@ class Player:
         late = done.first - (self._zero + due_us / 1e6)
         return {"lateness_s": round(late, 6), "skew_s": round(done.last - done.first, 6)}
 
-    # --- probes ----------------------------------------------------------------------------------------------------------
+    # --- probes ----------------------------------------------------------------------------------
 
     def _probe(self, run: ActionRun, deadline: float) -> ActionProbe:
         rng = random.Random(f"{self.seed}/observe/{run.index}")

@@ -128,7 +128,7 @@ class Runner:
         self.outcome.add("error", text)
         self.events.emit("error", detail={"message": text})
 
-    # --- phases --------------------------------------------------------------------------------------------------------
+    # --- phases ----------------------------------------------------------------------------------
 
     def _phases(self, stack: ExitStack) -> None:
         session = Session(self.run_dir)
@@ -136,7 +136,12 @@ class Runner:
         self.events.emit(
             "session",
             name=self.plan.experiment["name"],
-            detail={"id": session.id, "environment": self.environment, "replay": self.replay, "seed": self.plan.seed},
+            detail={
+                "id": session.id,
+                "environment": self.environment,
+                "replay": self.replay,
+                "seed": self.plan.seed,
+            },
         )
         load = self._load_driver(session)
         with self._phase("boot", "boot_s"):

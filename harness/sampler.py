@@ -57,6 +57,5 @@ class Sampler:
         self.alive = sum(sample is not None for sample in samples.values())
         silent = dict.fromkeys(NODE_COLUMNS, -1)
         return [
-            {**(sample or silent), "t": now, "name": name, "up": sample is not None}
-            for name, sample in samples.items()
+            {**(sample or silent), "t": now, "name": name, "up": sample is not None} for name, sample in samples.items()
         ]

@@ -174,8 +174,7 @@ class ProcessBackend:
             )
         if not process.serving.is_set():
             raise MemberFailed(
-                f"{name} did not say in time that it serves. The end of {process.spec.log}:\n"
-                f"{tail(process.spec.log)}"
+                f"{name} did not say in time that it serves. The end of {process.spec.log}:\n{tail(process.spec.log)}"
             )
 
     def _read_outputs(self) -> None:
@@ -211,5 +210,3 @@ class ProcessBackend:
         process.serving.set()  # whoever waits for it need not wait longer
         for listener in self._listeners:
             listener(Exit(process.spec.name, process.asked_to_end, process.how))
-
-

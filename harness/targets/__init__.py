@@ -83,7 +83,12 @@ class Target(Protocol):
         ...
 
     def ping(
-        self, source: NodeHandle, destination: NodeHandle, pair: tuple[NodeAddress, NodeAddress], *, timeout: float
+        self,
+        source: NodeHandle,
+        destination: NodeHandle,
+        pair: tuple[NodeAddress, NodeAddress],
+        *,
+        timeout: float,
     ) -> Ping:
         """Have one node ping another over the network between them; never raises for what the network does."""
         ...

@@ -65,7 +65,16 @@ class KademliaTarget:
         """See `Target.command`."""
         here = settings.address
         command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
-        command += ["--host", here.host, "--port", str(here.port), "--id", here.id, "--cluster", settings.cluster]
+        command += [
+            "--host",
+            here.host,
+            "--port",
+            str(here.port),
+            "--id",
+            here.id,
+            "--cluster",
+            settings.cluster,
+        ]
         if settings.egress_offset is not None:
             command += ["--egress", f"{here.host}:{settings.egress_offset}"]
         for other in settings.bootstrap:
@@ -89,7 +98,12 @@ class KademliaTarget:
             return {node.name: lack for node, lack in zip(nodes, lacks, strict=True) if lack}
 
     def ping(
-        self, source: NodeHandle, destination: NodeHandle, pair: tuple[NodeAddress, NodeAddress], *, timeout: float
+        self,
+        source: NodeHandle,
+        destination: NodeHandle,
+        pair: tuple[NodeAddress, NodeAddress],
+        *,
+        timeout: float,
     ) -> Ping:
         """See `Target.ping`. If no answer came back, the destination is asked whether the nonce arrived."""
         assert isinstance(source, KademliaHandle)

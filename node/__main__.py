@@ -1,0 +1,286 @@
+"""`python -m node`: serve as one node, or ask one something."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from random import Random
+
+from node import ids
+from node.client import Client
+from node.errors import ClientError, ConfigurationError, ListenError
+from node.maintenance import Maintenance
+from node.parent import end_with_parent
+from node.peer import Peer
+from node.settings import Settings
+from node.storage import MemoryStorage
+from node.transport import LoopClock, TcpTransport
+from node.wire import Contact
+
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+ASK_TIMEOUT = 10.0  # s
+
+EPILOG = """examples:
+  python -m node serve --port 4000
+  python -m node serve --port 4001 --bootstrap 127.0.0.1:4000
+  python -m node put  --at 127.0.0.1:4000 greeting hello
+  python -m node get  --at 127.0.0.1:4001 greeting
+
+When it serves, `serve` prints one line of JSON: {"event": "serving", "id": …, "host": …, "port": …, "pid": …}.
+SIGTERM and SIGINT make it leave. Exit codes: 0 it left, or the answer was yes; 1 the address is taken, or the answer
+was no; 2 wrong usage.
+
+The dialing rule: with --egress HOST:OFFSET the node dials every other node at HOST and that node's port + OFFSET instead
+of its own address. That is how a harness puts a proxy on each of its links."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments))
+    except ConfigurationError as error:
+        return _complain(error, 2)
+    except (ListenError, ClientError) as error:
+        return _complain(error, 1)
+    except BrokenPipeError:
+        return 1  # whoever read our output has gone
+
+
+def _complain(error: Exception, code: int) -> int:
+    sys.stderr.write(f"node: {error}\n")
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m node",
+        description="A minimal Kademlia node.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve as one node until told to leave"))
+    for name, run, takes, what in (
+        ("put", _put, ("key", "value"), "store a value under the SHA-1 of a key"),
+        ("get", _get, ("key",), "print the value under the SHA-1 of a key"),
+        ("inspect", _inspect, (), "print a node's table size, records and counters as JSON"),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--at", type=_address, required=True, metavar="HOST:PORT", help="the node to ask")
+        command.add_argument("--cluster", default="kademlia", help="the cluster's name (default: %(default)s)")
+        for argument in takes:
+            command.add_argument(argument)
+        command.set_defaults(run=run)
+    return parser
+
+
+def _add_serve(serve: argparse.ArgumentParser) -> None:
+    defaults = Settings()
+    add = serve.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on and to advertise (default: %(default)s)")
+    add("--port", type=_port, required=True, help="port to listen on and to advertise")
+    add("--cluster", default="kademlia", help="frames of other clusters are refused (default: %(default)s)")
+    add("--id", type=_identifier, help="40 hexadecimal digits (default: drawn at random)")
+    add(
+        "--bootstrap",
+        type=_address,
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="a node to join through; repeatable",
+    )
+    add("--egress", type=_egress, metavar="HOST:OFFSET", help="the dialing rule, see below")
+    add(
+        "--k",
+        type=_positive,
+        default=defaults.k,
+        help="size of a bucket, holders of a record (default: %(default)s)",
+    )
+    add(
+        "--alpha",
+        type=_positive,
+        default=defaults.alpha,
+        help="queries in flight in a lookup (default: %(default)s)",
+    )
+    add(
+        "--beta",
+        type=_positive,
+        default=defaults.beta,
+        help="closest that must answer first (default: %(default)s)",
+    )
+    add("--republish", type=_duration, default=defaults.republish, metavar="TIME", help="default: 1h")
+    add("--refresh", type=_duration, default=defaults.refresh, metavar="TIME", help="of buckets, default: 1h")
+    add(
+        "--expire",
+        type=_duration,
+        default=defaults.expire,
+        metavar="TIME",
+        help="life of a record, default: 24h",
+    )
+    add("--seed", type=int, help="of this node's random choices (default: from the system)")
+    add("--exit-with-parent", action="store_true", help="end when the parent process or standard input ends")
+    add("--log-level", choices=("debug", "info", "warning"), default="info", help="default: %(default)s")
+    serve.set_defaults(run=_serve)
+
+
+# --- options ------------------------------------------------------------------------------------
+
+
+def _duration(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", text)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"a time above zero with its unit (250ms, 10s, 2m, 1h), not {text!r}")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError(f"a port from 1 to 65535, not {text!r}")
+    return int(text)
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise argparse.ArgumentTypeError(f"HOST:PORT, not {text!r}")
+    return host, _port(port)
+
+
+def _egress(text: str) -> tuple[str, int]:
+    host, colon, offset = text.rpartition(":")
+    if not colon or not host or not re.fullmatch(r"-?\d+", offset):
+        raise argparse.ArgumentTypeError(f"HOST:OFFSET, not {text!r}")
+    return host, int(offset)
+
+
+def _identifier(text: str) -> bytes:
+    try:
+        return ids.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"40 hexadecimal digits: {error}") from error
+
+
+# --- serve --------------------------------------------------------------------------------------
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    if arguments.exit_with_parent:
+        end_with_parent()
+    logging.basicConfig(
+        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_serve_until_told(arguments))
+    else:
+        uvloop.run(_serve_until_told(arguments))
+    return 0
+
+
+async def _serve_until_told(arguments: argparse.Namespace) -> None:
+    loop = asyncio.get_running_loop()
+    rng = Random(arguments.seed)
+    contact = Contact(arguments.id or ids.random_id(rng), arguments.host, arguments.port)
+    transport = TcpTransport(contact, arguments.cluster, arguments.egress)
+    peer = Peer(
+        contact,
+        Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__}),
+        clock=LoopClock(loop),
+        rng=rng,
+        transport=transport,
+        storage=MemoryStorage(),
+    )
+    peer.memory = resident_bytes
+    transport.handler = peer.handle
+    leave = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, leave.set)
+    await transport.listen()
+    Maintenance(peer, arguments.bootstrap).start()
+    _say(
+        {
+            "event": "serving",
+            "id": contact.id.hex(),
+            "host": contact.host,
+            "port": contact.port,
+            "pid": os.getpid(),
+        }
+    )
+    logging.info("serving as %s at %s:%d", contact.id.hex(), contact.host, contact.port)
+    await leave.wait()
+    logging.info("leaving with %d records", len(peer.storage))
+    await transport.close()
+
+
+def _say(line: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the platform does not say."""
+    try:
+        with open("/proc/self/statm") as statm:  # noqa: PTH123  pathlib is slow to import, and this is all that needs it
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
+# --- one-shot clients ---------------------------------------------------------------------------
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    return Client(*arguments.at, arguments.cluster)
+
+
+def _put(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    result = client.put(ids.key_of(arguments.key.encode()), arguments.value.encode(), timeout=ASK_TIMEOUT)
+    client.close()
+    _say({"acks": result.acks, "hops": result.hops, "rpcs": result.rpcs, "timeouts": result.timeouts})
+    return 0 if result.acks else 1
+
+
+def _get(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    result = client.get(ids.key_of(arguments.key.encode()), timeout=ASK_TIMEOUT)
+    client.close()
+    if not result.found:
+        sys.stderr.write(f"node: nothing is stored under {arguments.key!r}\n")
+        return 1
+    sys.stdout.buffer.write(result.value + b"\n")
+    return 0
+
+
+def _inspect(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    seen = client.inspect(timeout=ASK_TIMEOUT)
+    client.close()
+    _say(
+        {
+            "id": seen.contact.id.hex(),
+            "contacts": seen.table_size,
+            "records": seen.records_count,
+            "memory": seen.memory,
+            "counters": seen.counters,
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""A blocking client for one node: many requests in flight on one connection, from any number of threads.
+
+Plain sockets and threads only. That makes it cooperative under gevent's monkey-patching, so that load generators use the
+same client as tests and people do. There is one reader per connection; it pairs answers with their requests by ``rid``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from node.errors import ClientDisconnected, ClientProtocolError, ClientRefused, ClientTimeout, WireError
+from node.wire import (
+    Body,
+    Contact,
+    Envelope,
+    FrameReader,
+    Get,
+    GetResult,
+    Inspect,
+    Inspection,
+    PingReport,
+    PingVia,
+    Put,
+    PutResult,
+    Refusal,
+    Request,
+    decode,
+    encode,
+)
+
+RECEIVE = 65536  # bytes a read
+SEND_LIMIT = 5.0  # s; a frozen node whose buffers are full must not block its clients for ever
+ANSWER_SLACK = 1.0  # s on top of a ping's own timeout, for the answer that says that it timed out
+
+A = TypeVar("A", bound=Body)
+
+
+@dataclass
+class _Pending:
+    """A request that waits for its answer."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    answer: Body | None = None
+    failure: Exception | None = None
+
+
+class _Connection:
+    """One connection and its reader. When it breaks, everything that waits on it fails, and it stays broken."""
+
+    def __init__(self, sock: socket.socket, cluster: str) -> None:
+        self._socket = sock
+        self._cluster = cluster
+        self._rids = itertools.count(1)
+        self._waiting: dict[int, _Pending] = {}
+        self._lock = threading.Lock()
+        self.broken: Exception | None = None
+        self._reader = threading.Thread(target=self._read, name="node-client", daemon=True)
+        self._reader.start()
+
+    def request(self, message: Request, timeout: float) -> Body:
+        """Send and wait. Raises ClientTimeout, ClientDisconnected or ClientProtocolError."""
+        pending, rid = _Pending(), next(self._rids)
+        frame = encode(Envelope(self._cluster, rid, None, message))
+        try:
+            with self._lock:
+                if self.broken is not None:
+                    raise self.broken
+                self._waiting[rid] = pending
+                self._socket.sendall(frame)
+            if not pending.done.wait(timeout):
+                raise ClientTimeout(f"no answer within {timeout:g} s")
+        except OSError as error:
+            raise ClientDisconnected(f"the connection was lost: {error.strerror or error}") from error
+        finally:
+            self._waiting.pop(rid, None)
+        if pending.failure is not None:
+            raise pending.failure
+        assert pending.answer is not None
+        return pending.answer
+
+    def close(self) -> None:
+        """Break the connection and wait for its reader."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # not connected any more: the reader has noticed or is about to
+        if self._reader is not threading.current_thread():
+            self._reader.join()
+
+    def _read(self) -> None:
+        reader, failure = FrameReader(), ClientDisconnected("the gateway closed the connection")
+        try:
+            while data := self._receive():
+                for body in reader.feed(data):
+                    self._deliver(decode(body, self._cluster))
+        except OSError as error:
+            failure = ClientDisconnected(f"the connection was lost: {error.strerror or error}")
+        except WireError as error:
+            self._fail(ClientProtocolError(str(error)))
+        self._fail(failure)
+        self._socket.close()
+
+    def _receive(self) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(RECEIVE)
+            except TimeoutError:  # the limit is for sending: an answer may take as long as its request allows
+                continue
+
+    def _deliver(self, envelope: Envelope) -> None:
+        pending = self._waiting.pop(envelope.rid, None)
+        if pending is not None:  # else it came after its deadline
+            pending.answer = envelope.message
+            pending.done.set()
+
+    def _fail(self, failure: Exception) -> None:
+        with self._lock:
+            self.broken = self.broken or failure
+            waiting, self._waiting = self._waiting, {}
+        for pending in waiting.values():
+            pending.failure = failure
+            pending.done.set()
+
+
+class Client:
+    """Talks to one node. Connects when first used, and anew after a connection broke. Thread-safe.
+
+    All methods raise a `ClientError`: ClientRefused if the node cannot be connected to, ClientTimeout after ``timeout``
+    seconds without an answer, ClientDisconnected if the connection breaks meanwhile, ClientProtocolError for an answer
+    that is not of this protocol and cluster.
+    """
+
+    def __init__(self, host: str, port: int, cluster: str, *, connect_timeout: float = 2.0) -> None:
+        self._address = (host, port)
+        self._cluster = cluster
+        self._connect_timeout = connect_timeout
+        self._connection: _Connection | None = None
+        self._lock = threading.Lock()
+
+    def put(self, key: bytes, value: bytes, *, version: int = 0, ttl: float | None = None, timeout: float) -> PutResult:
+        """Store ``value`` through this node."""
+        return self._ask(Put(key, value, version, ttl or 0.0), PutResult, timeout)
+
+    def get(self, key: bytes, *, timeout: float) -> GetResult:
+        """Look ``key`` up through this node."""
+        return self._ask(Get(key), GetResult, timeout)
+
+    def inspect(self, *, table: bool = False, records: bool = False, timeout: float) -> Inspection:
+        """Counters and sizes; the routing table and the list of records if asked for."""
+        return self._ask(Inspect(table, records), Inspection, timeout)
+
+    def ping_via(self, contact: Contact, nonce: bytes, *, timeout: float, padding: int = 0) -> PingReport:
+        """Have this node ping ``contact``, waiting at most ``timeout`` seconds for the answer."""
+        return self._ask(PingVia(contact, nonce, timeout, padding), PingReport, timeout + ANSWER_SLACK)
+
+    def close(self) -> None:
+        """Close the connection; the next request opens a new one."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, message: Request, expected: type[A], timeout: float) -> A:
+        answer = self._connected(timeout).request(message, timeout)
+        if isinstance(answer, expected):
+            return answer
+        said = answer.why if isinstance(answer, Refusal) else type(answer).__name__
+        raise ClientProtocolError(f"expected {expected.__name__}, got: {said}")
+
+    def _connected(self, timeout: float) -> _Connection:
+        with self._lock:
+            if self._connection is None or self._connection.broken is not None:
+                self._connection = self._connect(min(timeout, self._connect_timeout))
+            return self._connection
+
+    def _connect(self, timeout: float) -> _Connection:
+        host, port = self._address
+        try:
+            sock = socket.create_connection(self._address, timeout)
+        except TimeoutError as error:
+            raise ClientTimeout(f"{host}:{port} did not accept a connection within {timeout:g} s") from error
+        except OSError as error:
+            raise ClientRefused(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+        sock.settimeout(SEND_LIMIT)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return _Connection(sock, self._cluster)

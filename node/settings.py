@@ -1,0 +1,19 @@
+"""What can be set about a node, with the defaults and where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Durations in seconds. k and alpha: Maymounkov and Mazières 2002; tRepublish, tExpire, tRefresh: XLattice."""
+
+    k: int = 20
+    alpha: int = 3
+    beta: int = 3  # libp2p's resiliency
+    republish: float = HOUR
+    refresh: float = HOUR
+    expire: float = 24 * HOUR

@@ -1,0 +1,327 @@
+"""TCP under a node: connections, request ids, deadlines. The only file of the node that knows asyncio.
+
+- Requests go out only over connections that this node has dialled itself, by its dialing rule; answers come back on the
+  connection on which the request came. Many requests are in flight on one connection.
+- There is one timer for all deadlines, and no task or `wait_for` per request (a third of the rate, measured).
+- A pool keeps POOL outgoing connections, least recently used out. One that turns out to be dead is dialled again once for the
+  requests that waited on it (all are idempotent); a fresh one that is closed at once counts as refused: that is how a dead
+  destination looks behind Toxiproxy.
+- A reader that is slow to take our answers stops being read from, so that it cannot fill our memory.
+- Any frame that cannot be decoded closes its connection and is counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from node.environment import Done
+from node.errors import ListenError, RpcDisconnected, RpcError, RpcRefused, RpcTimeout, WireError
+from node.wire import (
+    Answer,
+    Contact,
+    Envelope,
+    ForeignClusterError,
+    FrameReader,
+    Refusal,
+    Request,
+    decode,
+    encode,
+)
+
+BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
+POOL = 16  # outgoing connections
+SWEEP = 0.02  # s between two looks at the deadlines
+LATE = 10.0  # s for which a timed-out request still takes its answer
+DIAL_TIMEOUT = 2.0  # s
+CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
+
+Handler = Callable[[Contact | None, Request, Callable[[Answer], None]], None]
+Egress = tuple[str, int] | None
+
+
+class LoopClock:
+    """See `environment.Clock`: the time of an event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wall(self) -> float:
+        return time.time()
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
+        return self._loop.call_later(delay, call)
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A request that has no answer yet."""
+
+    contact: Contact
+    message: Request
+    deadline: float
+    done: Done
+    sent_at: float = 0.0
+    redialled: bool = False
+    timed_out: bool = False
+
+
+class Frames(asyncio.Protocol):
+    """One connection, of either direction: cuts frames, counts, and stops reading while the other side does not read."""
+
+    def __init__(self, owner: TcpTransport) -> None:
+        self._owner = owner
+        self._reader = FrameReader()
+        self.wire: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.wire = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
+
+    def data_received(self, data: bytes) -> None:
+        self._owner.count["bytes_in"] += len(data)
+        try:
+            for body in self._reader.feed(data):
+                self.received(decode(body, self._owner.cluster))
+        except WireError as error:
+            self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
+            self.abort()
+
+    def pause_writing(self) -> None:
+        if self.wire is not None:
+            self.wire.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.wire is not None and not self.wire.is_closing():
+            self.wire.resume_reading()
+
+    def send(self, frame: bytes) -> None:
+        if self.wire is not None and not self.wire.is_closing():
+            self._owner.count["bytes_out"] += len(frame)
+            self.wire.write(frame)
+
+    def abort(self) -> None:
+        if self.wire is not None:
+            self.wire.abort()
+
+    def received(self, envelope: Envelope) -> None:
+        raise NotImplementedError
+
+
+class Incoming(Frames):
+    """A connection that others dialled: requests in, answers out."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._owner.incoming[self] = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.incoming.pop(self, None)
+
+    def received(self, envelope: Envelope) -> None:
+        message = envelope.message
+        if not isinstance(message, Request):
+            raise WireError(f"a {type(message).__name__} is no request")
+        self._owner.handler(envelope.sender, message, lambda answer: self._answer(envelope.rid, answer))
+
+    def _answer(self, rid: int, answer: Answer) -> None:
+        try:
+            frame = encode(Envelope(self._owner.cluster, rid, self._owner.contact, answer))
+        except WireError as error:
+            frame = encode(Envelope(self._owner.cluster, rid, self._owner.contact, Refusal(str(error))))
+        self.send(frame)
+
+
+class Outgoing(Frames):
+    """A connection that we dialled: requests out, answers in."""
+
+    def __init__(self, owner: TcpTransport, address: tuple[str, int]) -> None:
+        super().__init__(owner)
+        self.address = address
+        self.waiting: dict[int, Pending] = {}
+        self.queue: list[Pending] = []  # until it is connected
+        self.answered = False  # whether anything ever came back on it
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        queue, self.queue = self.queue, []
+        for pending in queue:
+            self.submit(pending)
+
+    def submit(self, pending: Pending) -> None:
+        """Send now, or as soon as the connection stands."""
+        if self.wire is None:
+            self.queue.append(pending)
+            return
+        rid = next(self._owner.rids)
+        self.waiting[rid] = pending
+        pending.sent_at = time.monotonic()
+        self.send(encode(Envelope(self._owner.cluster, rid, self._owner.contact, pending.message)))
+
+    def received(self, envelope: Envelope) -> None:
+        self.answered = True
+        pending = self.waiting.pop(envelope.rid, None)
+        if pending is None:
+            return
+        if not isinstance(envelope.message, Answer):
+            raise WireError(f"a {type(envelope.message).__name__} is no answer")
+        self._owner.settle(pending, envelope.message, envelope.sender)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._owner.lost(self)
+
+
+@dataclass
+class TcpTransport:
+    """See `environment.Transport`. ``egress`` is the dialing rule: (host, port offset), or None to dial as advertised."""
+
+    contact: Contact
+    cluster: str
+    egress: Egress
+    handler: Handler = lambda sender, message, reply: None
+    count: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign"), 0)
+    )
+
+    def __post_init__(self) -> None:
+        self.rids = itertools.count(1)
+        self.incoming: dict[Incoming, None] = {}
+        self._pool: dict[tuple[str, int], Outgoing] = {}  # least recently used first
+        self._deadlines: list[tuple[float, int, Pending]] = []
+        self._order = itertools.count()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def listen(self) -> None:
+        """Serve at the advertised address. Raises ListenError."""
+        self._loop = asyncio.get_running_loop()
+        host, port = self.contact.host, self.contact.port
+        try:
+            self._server = await self._loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        self._sweep()
+
+    async def close(self) -> None:
+        """Stop serving and close every connection."""
+        if self._server is not None:
+            self._server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for task in self._dials:
+            task.cancel()
+        for connection in [*self._pool.values(), *self.incoming]:
+            if connection.wire is not None:
+                connection.wire.close()
+        deadline = time.monotonic() + CLOSE_GRACE
+        while self.incoming and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)  # the transports close as soon as what is written has left
+
+    def counters(self) -> dict[str, int]:
+        """See `Transport.counters`."""
+        return {**self.count, "connections_in": len(self.incoming), "connections_out": len(self._pool)}
+
+    def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
+        """See `Transport.send`."""
+        pending = Pending(contact, message, time.monotonic() + timeout, done)
+        heapq.heappush(self._deadlines, (pending.deadline, next(self._order), pending))
+        self._connection_to(contact).submit(pending)
+
+    # --- connections -----------------------------------------------------------------------------
+
+    def _connection_to(self, contact: Contact) -> Outgoing:
+        address = (contact.host, contact.port)
+        connection = self._pool.pop(address, None)
+        if connection is None:
+            connection = Outgoing(self, address)
+            self._dial(connection)
+        self._pool[address] = connection
+        self._trim()
+        return connection
+
+    def _trim(self) -> None:
+        for address, connection in list(self._pool.items()):
+            if len(self._pool) <= POOL:
+                return
+            if not connection.waiting and not connection.queue:
+                del self._pool[address]
+                assert connection.wire is not None
+                connection.wire.close()
+
+    def _dial(self, connection: Outgoing) -> None:
+        task = self._loop.create_task(self._connect(connection))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _connect(self, connection: Outgoing) -> None:
+        host, port = connection.address
+        if self.egress is not None:
+            host, port = self.egress[0], port + self.egress[1]
+        try:
+            await asyncio.wait_for(self._loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
+        except (OSError, TimeoutError) as error:
+            self._forget(connection)
+            queue, connection.queue = connection.queue, []
+            for pending in queue:
+                self._fail(pending, RpcRefused(f"cannot dial {host}:{port}: {error}"))
+
+    def lost(self, connection: Outgoing) -> None:
+        """A connection of ours has ended: what waited on it is sent once more, or has failed."""
+        self._forget(connection)
+        waiting, connection.waiting = connection.waiting, {}
+        for pending in waiting.values():
+            if pending.timed_out:
+                continue
+            if pending.redialled or not connection.answered:
+                error = RpcDisconnected if connection.answered else RpcRefused
+                self._fail(pending, error("the connection was closed before the answer"))
+            else:
+                pending.redialled = True
+                self._connection_to(pending.contact).submit(pending)
+
+    def _forget(self, connection: Outgoing) -> None:
+        if self._pool.get(connection.address) is connection:
+            del self._pool[connection.address]
+
+    # --- outcomes --------------------------------------------------------------------------------
+
+    def settle(self, pending: Pending, answer: Answer, sender: Contact | None) -> None:
+        """An answer came, in time or late."""
+        pending.deadline = 0.0
+        if isinstance(answer, Refusal):
+            pending.done(RpcError(answer.why), pending.sent_at, sender)
+        else:
+            pending.done(answer, pending.sent_at, sender)
+
+    def _fail(self, pending: Pending, error: RpcError) -> None:
+        if not pending.timed_out:
+            pending.deadline = 0.0
+            pending.done(error, pending.sent_at, None)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, pending = heapq.heappop(self._deadlines)
+            if not pending.deadline:
+                continue  # settled
+            if pending.timed_out:
+                self._drop_late(pending)
+                continue
+            pending.timed_out = True
+            heapq.heappush(self._deadlines, (now + LATE, next(self._order), pending))
+            pending.done(RpcTimeout("no answer in time"), pending.sent_at, None)
+        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
+
+    def _drop_late(self, pending: Pending) -> None:
+        """Forget a request whose late answer is not waited for any longer."""
+        connection = self._pool.get((pending.contact.host, pending.contact.port))
+        if connection is not None:
+            connection.waiting = {rid: other for rid, other in connection.waiting.items() if other is not pending}

@@ -1,0 +1,265 @@
+"""What travels between nodes, and between clients and nodes: message types and framing. Pure, no sockets.
+
+A frame is four bytes of length (big-endian, the body alone) and a msgpack body: ``[cluster, rid, sender, message]``.
+``rid`` pairs an answer with its request on one connection. ``sender`` is the sender's advertised contact, null for
+clients; behind a proxy it is the only identity there is. ``message`` is a tagged array: its first element is the kind.
+
+A body that is too long, is of another cluster, or does not decode to exactly these types is a `WireError`: whoever reads
+it closes that connection.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+import msgspec
+
+from node.errors import WireError
+
+FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body; a value of 1 MiB and its envelope fit with room to spare
+HEADER: Final = 4
+NONCE_LIMIT: Final = 64
+
+
+class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How a node is known: its identifier and the address that it advertises."""
+
+    id: bytes
+    host: str
+    port: int
+
+
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A stored value. The newest (version, publisher) wins. ``expires_at`` is Unix time in seconds, absolute."""
+
+    key: bytes
+    value: bytes
+    version: int
+    publisher: bytes
+    expires_at: float
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# --- between nodes: the four RPCs of the paper, section 2.3 -------------------------------------
+
+
+class Ping(Message, frozen=True, tag=1):
+    """Are you there? An observer's ping is the harness's, not the protocol's: it is counted apart and teaches nobody."""
+
+    nonce: bytes = b""
+    observer: bool = False
+    padding: bytes = b""
+
+
+class Pong(Message, frozen=True, tag=2):
+    """Yes. ``received_at`` is the receiver's CLOCK_MONOTONIC in ns; ``padding`` comes back as it was sent."""
+
+    nonce: bytes
+    received_at: int
+    padding: bytes = b""
+
+
+class FindNode(Message, frozen=True, tag=3):
+    """Which contacts do you know that are closest to the target? ``joining``: I have just started, with an empty store."""
+
+    target: bytes
+    joining: bool = False
+
+
+class FindValue(Message, frozen=True, tag=4):
+    """The value for this key, or else the closest contacts."""
+
+    key: bytes
+
+
+class Found(Message, frozen=True, tag=5):
+    """Contacts, nearest first; and the record if it was asked for and is here."""
+
+    contacts: tuple[Contact, ...]
+    record: Record | None = None
+
+
+class Store(Message, frozen=True, tag=6):
+    """Keep this record until it expires."""
+
+    record: Record
+
+
+class Stored(Message, frozen=True, tag=7):
+    """Whether it is kept; if not, why."""
+
+    kept: bool
+    why: str = ""
+
+
+# --- between clients and their gateway ----------------------------------------------------------
+
+
+class Put(Message, frozen=True, tag=16):
+    """Store a value at the k nodes closest to the key. ``ttl`` in seconds, 0 for the gateway's default."""
+
+    key: bytes
+    value: bytes
+    version: int = 0
+    ttl: float = 0.0
+
+
+class PutResult(Message, frozen=True, tag=17):
+    """How a store went. ``acks`` counts each holder once, the gateway too if it ``holds`` the record."""
+
+    acks: int
+    holds: bool
+    hops: int
+    rpcs: int
+    timeouts: int
+    error: str = ""
+
+
+class Get(Message, frozen=True, tag=18):
+    """Look a key up."""
+
+    key: bytes
+
+
+class GetResult(Message, frozen=True, tag=19):
+    """What a lookup found. ``hops`` counts how often a contact had to be learnt from another node."""
+
+    found: bool
+    value: bytes
+    version: int
+    hops: int
+    rpcs: int
+    timeouts: int
+    error: str = ""
+
+
+class Inspect(Message, frozen=True, tag=20):
+    """What do you look like inside? For observers."""
+
+    table: bool = False
+    records: bool = False
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One stored record without its value."""
+
+    key: bytes
+    version: int
+    expires_at: float
+
+
+class Inspection(Message, frozen=True, tag=21):
+    """A node from inside. ``nonces`` are those of the last pings that arrived; ``memory`` is resident bytes."""
+
+    contact: Contact
+    table: tuple[Contact, ...]
+    table_size: int
+    records: tuple[Held, ...]
+    records_count: int
+    counters: dict[str, int]
+    nonces: tuple[bytes, ...]
+    memory: int
+
+
+class PingVia(Message, frozen=True, tag=22):
+    """Ping that contact, over your own connections, and tell me how it went. ``timeout`` in seconds."""
+
+    contact: Contact
+    nonce: bytes
+    timeout: float
+    padding: int = 0
+
+
+class PingReport(Message, frozen=True, tag=23):
+    """``outcome``: ok, timeout, refused or disconnected. Times are CLOCK_MONOTONIC in ns, 0 where unknown."""
+
+    outcome: str
+    nonce: bytes
+    sent_at: int
+    received_at: int
+    returned_at: int
+
+
+class Refusal(Message, frozen=True, tag=31):
+    """The request was understood and will not be served."""
+
+    why: str
+
+
+Request: TypeAlias = Ping | FindNode | FindValue | Store | Put | Get | Inspect | PingVia
+Answer: TypeAlias = Pong | Found | Stored | PutResult | GetResult | Inspection | PingReport | Refusal
+Body: TypeAlias = Request | Answer
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What every frame carries around its message."""
+
+    cluster: str
+    rid: int
+    sender: Contact | None
+    message: Body
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Envelope)
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The envelope as a frame.
+
+    Raises:
+        WireError: its body is longer than FRAME_LIMIT.
+    """
+    body = _encoder.encode(envelope)
+    if len(body) > FRAME_LIMIT:
+        raise WireError(f"a frame of {len(body)} bytes is over the limit of {FRAME_LIMIT}")
+    return len(body).to_bytes(HEADER, "big") + body
+
+
+def decode(body: bytes | memoryview, cluster: str) -> Envelope:
+    """A frame's body as an envelope.
+
+    Raises:
+        WireError: it is no envelope, or of another cluster than ``cluster``.
+    """
+    try:
+        envelope = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not a frame of this protocol: {error}") from error
+    if envelope.cluster != cluster:
+        raise ForeignClusterError(f"a frame of cluster {envelope.cluster[:40]!r}, here is {cluster!r}")
+    return envelope
+
+
+class ForeignClusterError(WireError):
+    """A well-formed frame of another cluster."""
+
+
+class FrameReader:
+    """Cuts a stream of bytes into bodies. Feed it what arrives, take the bodies that are whole."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """All bodies that are whole now, in order.
+
+        Raises:
+            WireError: a frame announces more than FRAME_LIMIT bytes; the reader must not be used again.
+        """
+        self._buffer += data
+        bodies, at = [], 0
+        while len(self._buffer) - at >= HEADER:
+            length = int.from_bytes(self._buffer[at : at + HEADER], "big")
+            if length > FRAME_LIMIT:
+                raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_LIMIT}")
+            end = at + HEADER + length
+            if len(self._buffer) < end:
+                break
+            bodies.append(bytes(self._buffer[at + HEADER : end]))
+            at = end
+        del self._buffer[:at]
+        return bodies
