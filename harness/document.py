@@ -1,8 +1,8 @@
 """A YAML file as plain values, with the place of every key and value kept for messages.
 
 Nothing here knows what an experiment is. Scalars are read by the rules of YAML 1.2's core schema, by ourselves: in
-PyYAML's YAML 1.1, `12:30` is a number and `on` is true. Whatever can be wrong with the text itself (syntax, keys given twice,
-foreign tags, anchors that contain themselves) is collected as mistakes; only what leaves no tree at all raises.
+PyYAML's YAML 1.1, `12:30` is a number and `on` is true. Whatever can be wrong with the text itself (syntax, keys given
+twice, foreign tags, anchors that contain themselves) is collected as mistakes; only what leaves no tree at all raises.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Document:
     # --- overrides -------------------------------------------------------------------------------
 
     def override(self, path: str, text: str) -> None:
-        """Put the YAML value ``text`` where ``path`` (`load.rate`, `timeline.0.at`) points, before anything is checked."""
+        """Put the YAML value ``text`` where ``path`` points (`load.rate`, `timeline.0.at`), before all checks."""
         label = path if path in OPTIONS else f"{OVERRIDE}{path}"
         try:
             value = _compose(text, label)
@@ -187,11 +187,7 @@ def _compose(text: str, name: str) -> yaml.Node | None:
 def _syntax(name: str, error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else f"{name}:1:1"
-    if (
-        error.problem
-        and "another document" in error.problem
-        or error.context == "expected a single document in the stream"
-    ):
+    if error.context == "expected a single document in the stream":
         return f"{where}: a second document starts here: one file holds one experiment"
     parts = [part for part in (error.problem, error.context) if part]
     return f"{where}: no valid YAML: {', '.join(parts)}"
@@ -218,7 +214,7 @@ def _child(node: yaml.Node, step: str | int) -> yaml.Node | None:
 
 
 def _scalar(text: str, label: str) -> yaml.ScalarNode:
-    mark = yaml.Mark(label, 0, 0, 0, None, None)
+    mark = yaml.Mark(label, 0, 0, 0, None, 0)
     return yaml.ScalarNode(_STR, text, mark, mark)
 
 
@@ -227,7 +223,7 @@ def _put(node: yaml.Node, steps: Sequence[str], value: yaml.Node, label: str) ->
     for number, step in enumerate(steps[:-1]):
         inside = _child(node, _step(node, step))
         if inside is None or _is_null(inside):
-            mark = yaml.Mark(label, 0, 0, 0, None, None)
+            mark = yaml.Mark(label, 0, 0, 0, None, 0)
             inside = yaml.MappingNode(_MAP, [], mark, mark, flow_style=True)
             if problem := _assign(node, step, inside, label):
                 return problem
@@ -294,7 +290,8 @@ class _Reader:
             return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             return self._map(node, path)
-        return node.value if node.style is not None else plain_scalar(node.value)
+        assert isinstance(node, yaml.ScalarNode)
+        return str(node.value) if node.style else plain_scalar(node.value)
 
     def _map(self, node: yaml.MappingNode, path: PathTo) -> dict[str, Any]:
         result: dict[str, Any] = {}

@@ -1,8 +1,8 @@
 """The experiment file: its models, and loading one with all its mistakes at once.
 
-What may be in the file is fixed by docs/experiment-file.md. A file is read in four steps, none of which stops at a mistake: the text
-(`document.py`), the blocks (pydantic, `validation.py`), the rules between blocks (here and in `timeline.py`), the expectations.
-Only then does it raise, with everything that was found, sorted by line.
+A file is read in four steps, none of which stops at a mistake: the text (`document.py`), the blocks (pydantic,
+`validation.py`), the rules between blocks (here and in `timeline.py`), the expectations. Only then does it raise, with
+everything that was found, sorted by line.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from harness.fields import (
     Duration,
     Line,
     Milliseconds,
-    NotFitting,
     PositiveDuration,
     Prose,
     Rate,
     Share,
     Size,
+    UnfitValueError,
     choice,
     whole,
 )
@@ -61,7 +61,7 @@ class Cluster(Block):
     def _no_more_than_nodes(cls, value: int, info: ValidationInfo) -> int:
         nodes = info.data.get("nodes", MOST_NODES)
         if value > nodes:
-            raise NotFitting(f"{value} is more than the {nodes} nodes of the cluster")
+            raise UnfitValueError(f"{value} is more than the {nodes} nodes of the cluster")
         return value
 
     @property
@@ -86,7 +86,7 @@ class Network(Block):
     def _at_most_latency(cls, jitter: int, info: ValidationInfo) -> int:
         latency = info.data.get("latency", jitter)
         if jitter > latency:
-            raise NotFitting(f"{jitter}ms is more than the latency, {latency}ms: a delay cannot be negative")
+            raise UnfitValueError(f"{jitter}ms is more than the latency, {latency}ms: a delay cannot be negative")
         return jitter
 
 
@@ -189,7 +189,7 @@ class Experiment:
         return self.document.dumped()
 
     def resolved(self) -> dict[str, Any]:
-        """Plain JSON values with all defaults filled in; units are in the keys (`_s`, `_ms`), sizes are bytes, shares 0 to 1."""
+        """Plain JSON values, defaults filled in. Units are in the keys (`_s`, `_ms`); bytes; shares 0 to 1."""
         settings, shape = self.settings, self.shape
         return {
             "name": settings.name,
@@ -252,9 +252,11 @@ def _known(data: Mapping[str, Any]) -> Known:
     """What is right of that which the timeline is checked against."""
     cluster = salvage(Cluster, data.get("cluster"))
     top = salvage(Settings, {"duration": data.get("duration")})
-    complete = {"nodes", "sites", "bootstrap"} <= cluster.keys()
-    shape = cluster_shape(cluster["nodes"], cluster["sites"], cluster["bootstrap"]) if complete else None
-    return Known(shape, top.get("duration"))
+    shape = None
+    if {"nodes", "sites", "bootstrap"} <= set(cluster):
+        shape = cluster_shape(cluster["nodes"], cluster["sites"], cluster["bootstrap"])
+    fits = shape is not None and max(shape.sites, shape.bootstrap) <= shape.nodes
+    return Known(shape if fits else None, top.get("duration"))
 
 
 def _check_acks(document: Document, data: Mapping[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """What a fault is, and which there are.
 
 A fault is one small file: its options, its plan (options + members + seed -> timed actions) and its effects (what an
-action asks of links and members). Both are pure. Faults are found by the entry-point group ``kadstorm.faults``, so other
-packages can bring theirs; they are wrapped, not trusted: one that cannot be loaded is named, and hurts nobody who does not use it.
+action asks of links and members). Both are pure. Faults are found by the entry-point group ``kadstorm.faults``, so
+other packages can bring theirs; they are wrapped, not trusted: one that cannot be loaded is named, and hurts nobody
+who does not use it.
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ class FaultOptions(Block):
 
     @classmethod
     def misfits(cls, given: Mapping[str, Any], shape: Shape, level: Level) -> Iterator[tuple[PathTo, str]]:
-        """What cannot be in a cluster of that shape: (keys, what is wrong). ``given``: the options that are right, by field."""
-        for key, name in cls.keys().items():
+        """What cannot be in such a cluster: (keys, what is wrong). ``given``: options that are right, by field."""
+        for key, name in cls.known_keys().items():
             yield from _misfits_in(given.get(name), (key,), shape, level)
 
     @classmethod
-    def lasts_us(cls, given: Mapping[str, Any]) -> int:
+    def lasts_us(cls, given: Mapping[str, Any]) -> int:  # noqa: ARG003 - for those that do
         """How long an injection lasts by its options alone, where the entry has no `for`; µs."""
         return 0
 
@@ -64,7 +65,7 @@ class Fault(Protocol):
     duration: ClassVar[Literal["required", "optional", "refused"]]  # the entry's `for`
 
     def plan(self, options: Any, entry: Entry, world: PlanWorld, rng: random.Random) -> list[Action]:
-        """Timed actions with named targets. Pure. Raises Unplannable."""
+        """Timed actions with named targets. Pure. Raises UnplannableError."""
         ...
 
     def effects(self, action: Action, world: SiteMap) -> list[Effect]:
@@ -120,7 +121,8 @@ def absent(key: str) -> str:
     there = names()
     if key in DESCRIBED:
         return f"the fault `{key}` is not in this version of Kadstorm (there are: {', '.join(there)})"
-    return f"no fault `{key}`{meant(key, there) or f' (there are: {", ".join(there)})'}"
+    listed = ", ".join(there)
+    return f"no fault `{key}`{meant(key, there) or f' (there are: {listed})'}"
 
 
 @functools.cache

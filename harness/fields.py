@@ -1,9 +1,9 @@
-"""The types of values in an experiment file, for pydantic models: each reads one plain value, or says in the product's words
-what is wrong with it.
+"""The types of values in an experiment file, for pydantic models: each reads one plain value, or says in the product's
+words what is wrong with it.
 
-A model of options is a `Block`: keys that it does not know are mistakes. Rules between keys of one block go where the data
-is: `conflicts` for what depends on which keys are given, field validators (with ``info.data``) for what depends on values.
-So one wrong key never hides another.
+A model of options is a `Block`: keys that it does not know are mistakes. Rules between keys of one block go where the
+data is: `conflicts` for what depends on which keys are given, field validators (with ``info.data``) for what depends on
+values. So one wrong key never hides another.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Block(BaseModel):
     shorthand: ClassVar[str] = ""
 
     @classmethod
-    def keys(cls) -> dict[str, str]:
+    def known_keys(cls) -> dict[str, str]:
         """Key in the file -> name of the field."""
         return {field.alias or name: name for name, field in cls.model_fields.items()}
 
@@ -40,7 +40,7 @@ class Block(BaseModel):
     def given(cls, data: object) -> dict[str, Any] | None:
         """The data as a map without nulls and shorthands; None if it cannot be one."""
         if isinstance(data, Mapping):
-            return {key: value for key, value in data.items() if value is not None or key not in cls.keys()}
+            return {key: value for key, value in data.items() if value is not None or key not in cls.known_keys()}
         if data is None:
             return {}
         return {cls.shorthand: data} if cls.shorthand and not isinstance(data, list) else None
@@ -52,12 +52,12 @@ class Block(BaseModel):
         return data if given is None else given
 
     @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG003 - for those that have some
         """Keys that do not go together, whatever their values: (key, what is wrong). ``given`` holds no nulls."""
         return iter(())
 
 
-class NotFitting(ValueError):
+class UnfitValueError(ValueError):
     """A value that can be read, but not used here."""
 
 
@@ -66,7 +66,7 @@ def at_least(least: Number, text: str) -> Callable[[Number], Number]:
 
     def check(value: Number) -> Number:
         if value < least:
-            raise NotFitting(text)
+            raise UnfitValueError(text)
         return value
 
     return check
@@ -77,9 +77,11 @@ def whole(least: int, most: int) -> PlainValidator:
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise NotFitting(f"`{shown(value)}` is no whole number: write one from {least} to {most}")
+            raise UnfitValueError(f"`{shown(value)}` is no whole number: write one from {least} to {most}")
         if not least <= value <= most:
-            raise NotFitting(f"`{value}` is {'below' if value < least else 'above'} {least if value < least else most}")
+            raise UnfitValueError(
+                f"`{value}` is {'below' if value < least else 'above'} {least if value < least else most}"
+            )
         return value
 
     return PlainValidator(read)
@@ -90,10 +92,10 @@ def decimal_between(least: float, most: float) -> PlainValidator:
 
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise NotFitting(f"`{shown(value)}` is no number: write one from {least:g} to {most:g}")
+            raise UnfitValueError(f"`{shown(value)}` is no number: write one from {least:g} to {most:g}")
         if not least <= value <= most:
             side, bound = ("below", least) if value < least else ("above", most)
-            raise NotFitting(f"`{value}` is {side} {bound:g}")
+            raise UnfitValueError(f"`{value}` is {side} {bound:g}")
         return float(value)
 
     return PlainValidator(read)
@@ -105,7 +107,7 @@ def choice(*names: str) -> PlainValidator:
     def read(value: object) -> str:
         if not isinstance(value, str) or value not in names:
             listed = " or ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
-            raise NotFitting(f"`{shown(value)}` is none of the choices{meant(str(value), names) or f': {listed}'}")
+            raise UnfitValueError(f"`{shown(value)}` is none of the choices{meant(str(value), names) or f': {listed}'}")
         return value
 
     return PlainValidator(read)
@@ -122,14 +124,16 @@ def _milliseconds_positive(value: object) -> int:
 def _whole_milliseconds(value: object) -> int:
     result = _positive_duration(value)
     if result % 1_000:
-        raise NotFitting(f"`{value}` is finer than a millisecond: write {duration_text(-(-result // 1000) * 1000)}")
+        raise UnfitValueError(
+            f"`{value}` is finer than a millisecond: write {duration_text(-(-result // 1000) * 1000)}"
+        )
     return result
 
 
 def _positive_rate(value: object) -> Decimal:
     result = at_least(Decimal("0.01"), f"`{value}`: at least 0.01/s")(quantities.rate(value))
     if result > 1_000_000:
-        raise NotFitting(f"`{value}`: at most 1000000/s")
+        raise UnfitValueError(f"`{value}`: at most 1000000/s")
     return result
 
 
@@ -140,26 +144,26 @@ def _positive_size(value: object) -> int:
 def _toxicity(value: object) -> int:
     thousandths = quantities.share(value) * 1000
     if thousandths.denominator != 1 or thousandths < 1:
-        raise NotFitting(f"`{value}`: the toxicity is from 0.1% to 100%, in steps of 0.1%")
+        raise UnfitValueError(f"`{value}`: the toxicity is from 0.1% to 100%, in steps of 0.1%")
     return thousandths.numerator
 
 
 def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
-        raise NotFitting(f"`{shown(value)}` is neither true nor false")
+        raise UnfitValueError(f"`{shown(value)}` is neither true nor false")
     return value
 
 
 def _line(value: object) -> str:
     text = "" if isinstance(value, bool | list | dict) or value is None else str(value).strip()
     if not text or len(text) > 80 or not text.isprintable():
-        raise NotFitting(f"`{shown(value)}` is no name: write one line of at most 80 characters")
+        raise UnfitValueError(f"`{shown(value)}` is no name: write one line of at most 80 characters")
     return text
 
 
 def _prose(value: object) -> str:
     if isinstance(value, list | dict):
-        raise NotFitting("expected text")
+        raise UnfitValueError("expected text")
     return str(value)
 
 

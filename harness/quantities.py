@@ -1,8 +1,8 @@
 """Quantities with their units written out: `250ms`, `20%`, `100/s`, `4KiB`, `16KB/s`.
 
-Pure, and imports nothing but the standard library's arithmetic. Everything is read as a decimal and kept exact: durations
-are whole microseconds, shares are fractions, rates are decimals, sizes are whole bytes. A number without its unit is a
-mistake, never a guess; so is one that is finer than what it is kept in.
+Pure, and imports nothing but the standard library's arithmetic. Everything is read as a decimal and kept exact:
+durations are whole microseconds, shares are fractions, rates are decimals, sizes are whole bytes. A number without its
+unit is a mistake, never a guess; so is one that is finer than what it is kept in.
 """
 
 from __future__ import annotations

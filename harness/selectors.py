@@ -1,13 +1,13 @@
 """Selectors: which nodes, or which sites, a fault is about. Parsed from the experiment, resolved in the plan.
 
-Pure. `all`, `node-7`, `site-2`, `3` (that many, picked by the seed), `25%` (rounded up), `bootstrap`, `{closest: KEY}` (the
-k nodes nearest to the SHA-1 of that text), or a list of these. Rules:
+Pure. `all`, `node-7`, `site-2`, `3` (that many, picked by the seed), `25%` (rounded up), `bootstrap`, `{closest: KEY}`
+(the k nodes nearest to the SHA-1 of that text), or a list of these. Rules:
 
 - Whatever is selected comes in the order of the plan's nodes (or sites), each once.
-- Member faults pick among the members that are there at that time; a count above their number takes them all. A share is
-  a share of those. A node that is named and is not there is left out.
-- Link faults work on sites: counts and shares pick sites, nodes stand for their sites. A selector that names only some of
-  the nodes of a site is a mistake, since the fault would hit the others too.
+- Member faults pick among the members that run at that time; a count above their number takes them all. A share is a
+  share of those. A node that is named and does not run is left out.
+- Link faults work on sites: counts and shares pick sites, nodes stand for their sites. Naming a node that shares its
+  site is a mistake, since the fault would hit the others too.
 - In a list, what is named comes first; counts and shares then pick among the rest.
 - Picking sorts by one `random()` per candidate: `random.sample` may change between versions of Python, this does not.
 """

@@ -1,6 +1,6 @@
-"""The timeline of an experiment: entries, each with one fault, checked against each other, the cluster and the run's length.
+"""The timeline of an experiment: entries, each with one fault, checked against the cluster and the run's length.
 
-Every entry is checked as far as it can be: its times do not wait for its fault to be right, nor its fault for its times.
+Every entry is checked as far as it can be: its times do not wait for its fault to be right, nor its fault for them.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _raw(document: Document, index: int, item: object) -> _Raw:
 
 def _find_fault(document: Document, raw: _Raw) -> None:
     """Which of the keys is the fault; notes keys that are none, and more than one."""
-    head = EntryHead.keys()
+    head = EntryHead.known_keys()
     there = faults.names()
     keys = [key for key in raw.data if key not in head]
     named = [key for key in keys if key in there or key in faults.DESCRIBED]
@@ -117,10 +117,10 @@ def _find_fault(document: Document, raw: _Raw) -> None:
 
 def _note_stranger(document: Document, raw: _Raw, key: str, *, alone: bool) -> None:
     """A key that is neither of the head nor a fault: one of the two, misspelt."""
-    near_head = meant(key, EntryHead.keys())
+    near_head = meant(key, EntryHead.known_keys())
     if near_head or not alone:
         near = near_head or meant(key, faults.names())
-        keys = ", ".join(EntryHead.keys())
+        keys = ", ".join(EntryHead.known_keys())
         text = f"no key `{key}` in an entry{near or f' (keys: {keys}, and one fault)'}"
     else:
         text = faults.absent(key)
@@ -158,7 +158,7 @@ def _entry(document: Document, raw: _Raw, known: Known) -> TimelineEntry | None:
     if not raw.data:
         return None
     before = len(document.mistakes)
-    head_data = {key: value for key, value in raw.data.items() if key in EntryHead.keys()}
+    head_data = {key: value for key, value in raw.data.items() if key in EntryHead.known_keys()}
     head = validate(EntryHead, head_data, document, raw.path)
     if raw.fault is None:
         _check_times(document, raw, head_data, 0, known)

@@ -1,11 +1,12 @@
 """From pydantic's errors to mistakes at their places, in the product's words; and what can still be used of wrong data.
 
-Pydantic's own messages never reach a user: fields read their values themselves (`fields.py`), what remains is rewritten
-here. Extensions may use pydantic's own constraints; those messages are turned from "Input should be …" into "must be …".
+Pydantic's own messages never reach a user: fields read their values themselves (`fields.py`), what remains is
+rewritten here. Extensions may use pydantic's own constraints: "Input should be …" is turned into "must be …".
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -37,18 +38,24 @@ def salvage(model: type[Block], data: object) -> dict[str, Any]:
     """Whatever is right in ``data``: field name -> value, defaults where keys are absent; wrong ones are left out."""
     given = model.given(data) or {}
     result: dict[str, Any] = {}
-    for key, name in model.keys().items():
+    for key, name in model.known_keys().items():
         field = model.model_fields[name]
         if key not in given:
             if not field.is_required():
                 result[name] = field.get_default(call_default_factory=True)
             continue
         try:
-            adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata])
-            result[name] = adapter.validate_python(given[key])
+            result[name] = _adapter(model, name).validate_python(given[key])
         except ValidationError:
             continue  # its mistake has been noted already
     return result
+
+
+@functools.cache
+def _adapter(model: type[Block], name: str) -> TypeAdapter[Any]:
+    field = model.model_fields[name]
+    kind: Any = field.annotation
+    return TypeAdapter(Annotated[kind, *field.metadata] if field.metadata else kind)
 
 
 def listed(path: PathTo) -> str:
@@ -79,7 +86,7 @@ def _conflicts(model: type[Block], data: object, path: PathTo) -> Iterator[tuple
 
 
 def _inner_block(model: type[Block], key: str) -> type[Block] | None:
-    name = model.keys().get(key)
+    name = model.known_keys().get(key)
     annotation = model.model_fields[name].annotation if name else None
     candidates = [annotation, *get_args(annotation)]
     return next((part for part in candidates if isinstance(part, type) and issubclass(part, Block)), None)
@@ -91,11 +98,11 @@ def _note(document: Document, model: type[Block], path: PathTo, detail: ErrorDet
     match detail["type"]:
         case "extra_forbidden":
             block = block_of(model, detail["loc"][:-1])
-            document.note(where, no_key(str(where[-1]), listed(where[:-1]), block.keys()), at_key=True)
+            document.note(where, no_key(str(where[-1]), listed(where[:-1]), block.known_keys()), at_key=True)
         case "missing":
             document.note(where, f"`{named}` is missing")
         case "model_type" | "dict_type" | "model_attributes_type":
-            keys = ", ".join(block_of(model, detail["loc"]).keys())
+            keys = ", ".join(block_of(model, detail["loc"]).known_keys())
             document.note(where, f"{named}: `{shown(detail['input'])}` is no map of {keys}")
         case "list_type" | "tuple_type":
             document.note(where, f"{named}: `{shown(detail['input'])}` is no list")
@@ -109,4 +116,5 @@ def _note(document: Document, model: type[Block], path: PathTo, detail: ErrorDet
 def no_key(key: str, block: str, known: Mapping[str, str]) -> str:
     """What to say of a key that nobody knows."""
     inside = f" in {block}" if block else ""
-    return f"no key `{key}`{inside}{meant(key, known) or f' (keys: {", ".join(known)})'}"
+    listed = ", ".join(known)
+    return f"no key `{key}`{inside}{meant(key, known) or f' (keys: {listed})'}"

@@ -5,16 +5,16 @@ Pure, and without pydantic: `effects` are computed on every run, also of a store
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.records import PlannedNode
 from harness.selectors import Census, Selector, pick_members, pick_sites
 
 
-class Unplannable(ValueError):
+class UnplannableError(ValueError):
     """An entry that can be read but has no plan: nobody is left to pick, or nothing would happen."""
 
 
@@ -46,7 +46,7 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of the timeline, as a fault plans it. Times are µs since the clock's start."""
+    """One entry of the timeline; µs since the clock's start. A fault plans one occurrence, the planner repeats."""
 
     index: int
     name: str
@@ -56,15 +56,18 @@ class Entry:
     repeat: Repeat | None
     duration_us: int  # of the whole run
 
-    def starts(self) -> Iterator[int]:
-        """When each of its injections begins."""
+    def occurrences(self) -> Iterator[Entry]:
+        """Each of its injections as an entry of its own."""
         repeat = self.repeat or Repeat(0, 1)
-        return (self.at_us + turn * repeat.every_us for turn in range(repeat.times))
+        return (
+            dataclasses.replace(self, at_us=self.at_us + turn * repeat.every_us, repeat=None)
+            for turn in range(repeat.times)
+        )
 
-    def windows(self) -> Iterator[tuple[int, int]]:
-        """[begin, end) of each injection; without `for` it lasts to the end of the run."""
-        for at_us in self.starts():
-            yield at_us, self.duration_us if self.for_us is None else at_us + self.for_us
+    @property
+    def until_us(self) -> int:
+        """When one injection ends; without `for` it lasts to the end of the run."""
+        return self.duration_us if self.for_us is None else self.at_us + self.for_us
 
 
 @dataclass
@@ -99,10 +102,10 @@ class PlanWorld:
         self._absences.setdefault(name, []).append((at_us, until_us))
 
     def pick_members(self, selector: Selector, at_us: int, rng: random.Random) -> list[str]:
-        """Selected nodes among those that run at that time. Raises Unplannable if there is none."""
+        """Selected nodes among those that run at that time. Raises UnplannableError if there is none."""
         picked = pick_members(selector, self.census, self.alive(at_us), rng)
         if not picked:
-            raise Unplannable(f"at {at_us / 1e6:g}s none of the nodes that it selects is running")
+            raise UnplannableError(f"at {at_us / 1e6:g}s none of the nodes that it selects is running")
         return picked
 
     def pick_sites(self, selector: Selector, rng: random.Random) -> list[str]:

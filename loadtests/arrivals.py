@@ -6,8 +6,8 @@ for answers, so a server's stall cannot hide behind a client that politely stops
 A process is first drawn at unit rate and then scaled: ``due = x / rate``. A rate that changes over time is the same
 process seen through the inverse of its cumulative rate, so that shapes need no other generator.
 
-Workers share one load. Poisson: each draws its own process of rate / workers (independent Poisson processes superpose to
-one of the summed rate). Constant: one grid, dealt round by index, so that the union is as even as a single worker's.
+Workers share one load. Poisson: each draws its own process of rate / workers; independent Poisson processes superpose
+to one of the summed rate. Constant: one grid, dealt round by index, so the union is as even as a single worker's.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ def constant(rate: float, *, index: int = 0, workers: int = 1) -> Iterator[float
         yield number / rate
 
 
-def arrivals(
-    model: Arrivals, rate: float, *, seed: int, index: int = 0, workers: int = 1
-) -> Iterator[float]:
+def arrivals(model: Arrivals, rate: float, *, seed: int, index: int = 0, workers: int = 1) -> Iterator[float]:
     """Worker ``index``'s share of a load of ``rate`` operations a second; the same for the same arguments, anywhere."""
     if model == "constant":
         return constant(rate, index=index, workers=workers)

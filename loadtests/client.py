@@ -1,8 +1,8 @@
 """What a load worker needs of a target's client, and the one for Kademlia.
 
-Another target brings its own: any class of this shape, named by the configuration as ``module:Class``. Workers run under
-gevent's monkey-patching, so a client of plain blocking sockets is cooperative without knowing it. A worker holds one
-client per gateway and has many operations in flight on it.
+Another target brings its own: any class of this shape, named by the configuration as ``module:Class``. Workers run
+under gevent's monkey-patching, so a client of plain blocking sockets is cooperative without knowing it. A worker holds
+one client per gateway and has many operations in flight on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one load worker is told before it starts: a JSON file, checked whole before anything runs. Pure but for the read.
+"""What one load worker is told before it starts: a JSON file, checked before anything runs. Pure but for the read.
 
 Rates, users, keys and the cap on operations in flight are those of the whole run; a worker takes the share that its
 ``index`` among ``workers`` gives it. So a run with two workers offers the same load as a run with one.
@@ -50,9 +50,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     def __post_init__(self) -> None:
         if (self.rate_per_s is None) == (self.users is None):
-            raise ValueError(
-                "exactly one of 'rate_per_s' (open model) and 'users' (closed model) must be given"
-            )
+            raise ValueError("exactly one of 'rate_per_s' (open model) and 'users' (closed model) must be given")
         if not self.keys and not self.stores:
             raise ValueError("'keys: 0' with 'stores: 0' leaves nothing to look up; raise one of them")
 

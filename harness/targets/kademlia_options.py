@@ -1,7 +1,7 @@
 """The options of a Kademlia node that an experiment may set under `cluster.node`, and how its command line has them.
 
-Defaults are the node's own, written out so that a stored plan says all. Figures: k = 20 and alpha = 3 from Maymounkov and
-Mazières 2002; refresh and republish after 1 h and expiry after 24 h from XLattice's specification (tRefresh, tReplicate, tExpire).
+Defaults are the node's own, written out so that a stored plan says all. k = 20 and alpha = 3 are Maymounkov and
+Mazières' (2002); refresh and republish after 1 h, expiry after 24 h XLattice's (tRefresh, tReplicate, tExpire).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import ValidationInfo, field_validator
 
-from harness.fields import Block, NodeDuration, NotFitting, whole
+from harness.fields import Block, NodeDuration, UnfitValueError, whole
 from harness.quantities import DURATION_UNITS, duration_text, seconds
 
 HOUR = DURATION_UNITS["h"]
@@ -34,7 +34,7 @@ class NodeOptions(Block):
         republish = info.data.get("republish", 0)
         if expire <= republish:
             between = f"republished every {duration_text(republish)}"
-            raise NotFitting(
+            raise UnfitValueError(
                 f"records that are {between} would be gone after {duration_text(expire)}: expire must be longer"
             )
         return expire

@@ -1,0 +1,121 @@
+"""Sites, links and the dialing rule. Pure.
+
+A *site* is the unit of a link's source. For every (source site, destination node) there is one Toxiproxy proxy, so that faults
+can tell A→B from B→A and from C→B. No node learns a map: a node of site s dials every other node at that node's port plus the
+site's offset, and so comes out at its site's proxy for it.
+
+With C nodes in the whole plan (joiners too) and the block of ports beginning at ``base``:
+
+    node i listens at base + i;   the proxy of site s for node i at base + (s + 1)·C + i;   the offset of site s is (s + 1)·C
+
+The block lies below the ephemeral range: a listener that is closed and opened again (refuse) must find its port free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.errors import PortsTaken
+from harness.records import PlannedNode
+
+BASE_PORT = 10_000
+
+
+@dataclass(frozen=True)
+class Link:
+    """All that nodes of one site send to one node. ``proxy`` is its name in Toxiproxy."""
+
+    site: str
+    node: str
+
+    @property
+    def proxy(self) -> str:
+        return f"{self.site}->{self.node}"
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Which node is in which site, and where everything listens. Names are in the plan's order everywhere."""
+
+    host: str
+    base_port: int
+    names: tuple[str, ...]
+    sites: tuple[str, ...]
+    membership: tuple[str, ...]  # the site of each node, in the order of ``names``
+
+    @classmethod
+    def build(cls, nodes: Sequence[PlannedNode], *, host: str, base_port: int = BASE_PORT) -> Topology:
+        """The topology of a plan's nodes."""
+        return cls(
+            host,
+            base_port,
+            tuple(node.name for node in nodes),
+            tuple(dict.fromkeys(node.site for node in nodes)),
+            tuple(node.site for node in nodes),
+        )
+
+    def check_ports(self, *, ephemeral_from: int) -> None:
+        """See that the block of ports ends below the ephemeral range.
+
+        Raises:
+            PortsTaken: it does not; the text says what would help.
+        """
+        end = self.base_port + self.port_count
+        if end > ephemeral_from:
+            raise PortsTaken(
+                f"{len(self.names)} nodes in {len(self.sites)} sites need ports {self.base_port} to {end - 1}, and the "
+                f"ephemeral ports of this machine begin at {ephemeral_from}: take fewer nodes or lower cluster.sites"
+            )
+
+    @property
+    def port_count(self) -> int:
+        """Ports of all nodes and proxies together."""
+        return len(self.names) * (len(self.sites) + 1)
+
+    def site_of(self, node: str) -> str:
+        """The site of a node. Raises KeyError."""
+        return self.membership[self._node_index[node]]
+
+    def nodes_of(self, site: str) -> tuple[str, ...]:
+        """The nodes of a site. Raises KeyError."""
+        return self._by_site[site]
+
+    def port_of(self, node: str) -> int:
+        """Where a node listens."""
+        return self.base_port + self._node_index[node]
+
+    def offset_of(self, site: str) -> int:
+        """What nodes of a site add to another node's port."""
+        return (self._site_index[site] + 1) * len(self.names)
+
+    def proxy_port(self, link: Link) -> int:
+        """Where a link's proxy listens."""
+        return self.port_of(link.node) + self.offset_of(link.site)
+
+    @cached_property
+    def links(self) -> tuple[Link, ...]:
+        """All links but those of a node that is alone in its site to itself."""
+        return tuple(Link(site, node) for site in self.sites for node in self.names if self.nodes_of(site) != (node,))
+
+    def between(self, source: str, destination: str) -> Iterator[Link]:
+        """The links on which nodes of site ``source`` dial those of site ``destination``."""
+        for node in self.nodes_of(destination):
+            if self.nodes_of(source) != (node,):
+                yield Link(source, node)
+
+    @cached_property
+    def _node_index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.names)}
+
+    @cached_property
+    def _site_index(self) -> dict[str, int]:
+        return {name: index for index, name in enumerate(self.sites)}
+
+    @cached_property
+    def _by_site(self) -> dict[str, tuple[str, ...]]:
+        return {
+            site: tuple(name for name, its in zip(self.names, self.membership, strict=True) if its == site)
+            for site in self.sites
+        }

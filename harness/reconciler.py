@@ -1,0 +1,257 @@
+"""Link effects in force -> the state of every proxy. The only part that touches toxics.
+
+Pure half: `desired_state` computes from all effects together what each proxy should be. So faults stack and leave in any order:
+latencies add, the lowest bandwidth wins, black hole over all of these, refusal over black hole.
+
+Doing half: `LinkReconciler` compares that with what it knows of the proxies and sends the difference. What it knows is what
+Toxiproxy acknowledged; when a call fails, it reads everything back and goes on from the truth.
+
+What travels from A to B is: requests on A's connections to B (their upstream) and answers on B's connections to A (their
+downstream). So an effect A→B touches two proxies of each pair of nodes, each in one stream. `refuse` and `reset` act on whole
+connections that A opens to B.
+
+Toxiproxy dials a destination without a time limit, and disabling a proxy waits for that while it holds locks. So a proxy whose
+destination cannot answer is never disabled: there, refusal is a black hole in both streams until the destination is back.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from urllib.parse import quote
+
+from harness.effects import LinkEffect
+from harness.errors import ToxiproxyFailed
+from harness.links import Link, Topology
+from harness.toxiproxy.bulk import ApiRequest, BulkWriter
+from harness.toxiproxy.control import ToxiproxyControl
+
+Stream = Literal["upstream", "downstream"]
+
+TRIES = 3
+WHOLE_CONNECTION = ("refuse", "reset")
+TOXIC_TYPES = {"blackhole": "timeout", "reset": "reset_peer"}  # the others are called as in faults
+STRONGEST = {"rate": min, "average_size": min, "bytes": min, "timeout": min, "delay": max, "size_variation": max}
+
+
+@dataclass(frozen=True)
+class Toxic:
+    """One toxic of one proxy. ``toxicity`` in thousandths."""
+
+    type: str
+    stream: Stream
+    toxicity: int
+    attributes: tuple[tuple[str, int], ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.type}_{self.stream}_{self.toxicity}"
+
+    def payload(self) -> dict[str, Any]:
+        """As the API takes it."""
+        return {
+            "name": self.name,
+            "type": self.type,
+            "stream": self.stream,
+            "toxicity": self.toxicity / 1000,
+            "attributes": dict(self.attributes),
+        }
+
+
+@dataclass(frozen=True)
+class ProxyState:
+    """What a proxy is, or should be. ``toxics`` by name."""
+
+    enabled: bool = True
+    toxics: Mapping[str, Toxic] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What one reconciliation did. Monotonic times of its first request and its last answer."""
+
+    proxies: int
+    requests: int
+    first_at: float
+    last_at: float
+
+
+# --- pure: effects -> states ------------------------------------------------------------------------------------------------
+
+
+def desired_state(
+    topology: Topology, effects: Sequence[LinkEffect], unresponsive: Collection[str] = ()
+) -> dict[str, ProxyState]:
+    """The state of every proxy, by name, when all ``effects`` are in force and nodes in ``unresponsive`` cannot answer."""
+    gathered: dict[str, list[tuple[Stream, LinkEffect]]] = {link.proxy: [] for link in topology.links}
+    for effect in effects:
+        for link, stream in touched(topology, effect):
+            gathered[link.proxy].append((stream, effect))
+    return {
+        link.proxy: _state(gathered[link.proxy], responsive=link.node not in unresponsive) for link in topology.links
+    }
+
+
+def touched(topology: Topology, effect: LinkEffect) -> Iterator[tuple[Link, Stream]]:
+    """The streams that an effect acts on."""
+    for link in topology.between(effect.source, effect.destination):
+        yield link, "upstream"
+    if effect.kind not in WHOLE_CONNECTION:
+        for link in topology.between(effect.destination, effect.source):
+            yield link, "downstream"
+
+
+def _state(effects: list[tuple[Stream, LinkEffect]], *, responsive: bool) -> ProxyState:
+    refused = any(effect.kind == "refuse" for _, effect in effects)
+    if refused and not responsive:
+        streams: tuple[Stream, ...] = ("upstream", "downstream")
+        holes = [Toxic("timeout", stream, 1000, (("timeout", 0),)) for stream in streams]
+        return ProxyState(toxics={toxic.name: toxic for toxic in holes})
+    grouped: dict[tuple[Stream, str, int], list[LinkEffect]] = {}
+    for stream, effect in effects:
+        if effect.kind != "refuse":
+            grouped.setdefault((stream, effect.kind, effect.toxicity), []).append(effect)
+    swallowed = {stream for stream, kind, toxicity in grouped if kind == "blackhole" and toxicity == 1000}
+    toxics = [
+        Toxic(TOXIC_TYPES.get(kind, kind), stream, toxicity, _merged(kind, group))
+        for (stream, kind, toxicity), group in sorted(grouped.items(), key=lambda item: item[0])
+        if kind == "blackhole" or stream not in swallowed
+    ]
+    return ProxyState(enabled=not refused, toxics={toxic.name: toxic for toxic in toxics})
+
+
+def _merged(kind: str, effects: list[LinkEffect]) -> tuple[tuple[str, int], ...]:
+    """The attributes of several effects of one kind on one stream."""
+    if kind == "blackhole":
+        return (("timeout", 0),)
+    if kind == "latency":
+        total = {"latency": 0, "jitter": 0}
+        for effect in effects:
+            for name, value in effect.attributes:
+                total[name] += value
+        return tuple(sorted(total.items()))
+    merged: dict[str, int] = {}
+    for effect in effects:
+        for name, value in effect.attributes:
+            merged[name] = STRONGEST[name](merged.get(name, value), value)
+    return tuple(sorted(merged.items()))
+
+
+def proxy_payloads(topology: Topology) -> list[dict[str, Any]]:
+    """What `POST /populate` takes to make every link."""
+    return [
+        {
+            "name": link.proxy,
+            "listen": f"{topology.host}:{topology.proxy_port(link)}",
+            "upstream": f"{topology.host}:{topology.port_of(link.node)}",
+            "enabled": True,
+        }
+        for link in topology.links
+    ]
+
+
+def state_told(told: Mapping[str, Any]) -> ProxyState:
+    """A proxy as the API tells it."""
+    toxics = [
+        Toxic(
+            toxic["type"],
+            toxic["stream"],
+            round(toxic["toxicity"] * 1000),
+            tuple(sorted((name, int(value)) for name, value in toxic["attributes"].items())),
+        )
+        for toxic in told["toxics"]
+    ]
+    return ProxyState(bool(told["enabled"]), {toxic.name: toxic for toxic in toxics})
+
+
+# --- pure: the difference -> requests -----------------------------------------------------------------------------------------
+
+
+def requests_for(proxy: str, actual: ProxyState, wanted: ProxyState) -> Iterator[ApiRequest]:
+    """What turns ``actual`` into ``wanted``, in order: a proxy is disabled first and enabled last."""
+    path = f"/proxies/{quote(proxy, safe='')}"
+    added = [toxic for name, toxic in wanted.toxics.items() if name not in actual.toxics]
+    # a reset toxic works on connections that begin with it: those that live are cut first
+    cuts = actual.enabled and wanted.enabled and any(toxic.type == "reset_peer" for toxic in added)
+    if (actual.enabled and not wanted.enabled) or cuts:
+        yield ApiRequest("POST", path, {"enabled": False}, proxy)
+    for toxic in added:
+        yield ApiRequest("POST", f"{path}/toxics", toxic.payload(), proxy)
+    for name, toxic in wanted.toxics.items():
+        if name in actual.toxics and actual.toxics[name] != toxic:
+            change = {"toxicity": toxic.toxicity / 1000, "attributes": dict(toxic.attributes)}
+            yield ApiRequest("POST", f"{path}/toxics/{name}", change, proxy)
+    for name in actual.toxics:
+        if name not in wanted.toxics:
+            yield ApiRequest("DELETE", f"{path}/toxics/{name}", None, proxy)
+    if (wanted.enabled and not actual.enabled) or cuts:
+        yield ApiRequest("POST", path, {"enabled": True}, proxy)
+
+
+# --- doing --------------------------------------------------------------------------------------------------------------------
+
+
+class LinkReconciler:
+    """Keeps the proxies of one topology as the effects in force want them. Thread-safe: one reconciliation at a time."""
+
+    def __init__(self, topology: Topology, control: ToxiproxyControl, writer: BulkWriter) -> None:
+        self._topology, self._control, self._writer = topology, control, writer
+        self._lock = threading.Lock()
+        self._known: dict[str, ProxyState] = {}
+        self._wanted: dict[str, ProxyState] = {}
+
+    def create(self) -> None:
+        """Make every link, without effects. Raises ToxiproxyFailed."""
+        with self._lock:
+            self._control.populate(proxy_payloads(self._topology))
+            self._known = {link.proxy: ProxyState() for link in self._topology.links}
+            self._wanted = dict(self._known)
+
+    def apply(self, effects: Sequence[LinkEffect], unresponsive: Collection[str] = ()) -> Applied:
+        """Make ``effects``, and no others, true.
+
+        Raises:
+            ToxiproxyFailed: that did not succeed in TRIES tries; the next call begins with reading back what is.
+        """
+        wanted = desired_state(self._topology, effects, unresponsive)
+        with self._lock:
+            self._wanted = wanted
+            first, sent = time.monotonic(), 0
+            for left in reversed(range(TRIES)):
+                try:
+                    sent += self._converge()
+                    break
+                except ToxiproxyFailed:
+                    self._known = {}  # uncertain: read back before the next try
+                    if not left:
+                        raise
+            return Applied(len(wanted), sent, first, time.monotonic())
+
+    def verify(self) -> list[str]:
+        """The proxies that are not as they should be, read back from the API. Raises ToxiproxyFailed."""
+        with self._lock:
+            actual = self._read()
+            return [proxy for proxy, state in self._wanted.items() if actual.get(proxy) != state]
+
+    def _read(self) -> dict[str, ProxyState]:
+        return {name: state_told(told) for name, told in self._control.states().items()}
+
+    def _converge(self) -> int:
+        if not self._known:
+            self._known = self._read()
+        requests = [
+            request
+            for proxy, wanted in self._wanted.items()
+            if self._known[proxy] != wanted
+            for request in requests_for(proxy, self._known[proxy], wanted)
+        ]
+        if not requests:
+            return 0
+        for response in self._writer.send(requests):
+            if not response.ok:
+                raise ToxiproxyFailed(f"Toxiproxy refused {response}")
+        self._known = dict(self._wanted)
+        return len(requests)

@@ -1,0 +1,69 @@
+"""The life of one Toxiproxy server: started with its session, awaited, watched, ended."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import tenacity
+
+from harness.errors import ToxiproxyFailed
+from harness.spawner import Spawn, describe_exit, tail
+from harness.toxiproxy.control import ToxiproxyControl
+
+START_DEADLINE = 10.0  # s until its API answers
+STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
+
+
+class ToxiproxyServer:
+    """One server on a loopback address. ``control`` is valid once `start` has returned."""
+
+    def __init__(self, binary: Path, host: str, port: int, *, log: Path, spawn: Spawn) -> None:
+        self._binary, self._log, self._spawn = binary, log, spawn
+        self.host, self.port = host, port
+        self.control = ToxiproxyControl(host, port)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        """Start it and wait until its API answers; returns its version.
+
+        Raises:
+            ToxiproxyFailed: it ended or did not answer in time; the text has the end of its log.
+            HarnessError: the binary cannot be run.
+        """
+        self._process = self._spawn(
+            [str(self._binary), "-host", self.host, "-port", str(self.port)], name="toxiproxy", stderr=self._log
+        )
+        await_api = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and self.alive()),
+            wait=tenacity.wait_exponential(multiplier=0.01, max=0.2),
+            stop=tenacity.stop_after_delay(START_DEADLINE),
+            reraise=True,
+        )
+        try:
+            return await_api(self.control.version)
+        except ToxiproxyFailed as error:
+            raise ToxiproxyFailed(
+                f"Toxiproxy ({self._binary}) did not start on {self.host}:{self.port}: {self.exit() or error}. "
+                f"The end of {self._log}:\n{tail(self._log)}"
+            ) from error
+
+    def alive(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    def exit(self) -> str:
+        """How it ended, for people; empty while it lives."""
+        return "" if self._process is None or self.alive() else describe_exit(self._process.returncode)
+
+    def stop(self) -> None:
+        """End it: SIGTERM, and SIGKILL for one that does not go."""
+        self.control.close()
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_GRACE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

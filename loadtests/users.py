@@ -1,0 +1,94 @@
+"""Locust's users: what it spawns, counts and stops. They bring the operations of a `Workload` to life.
+
+Importing this imports Locust, which monkey-patches the process: only load workers and `locust` itself do.
+
+- Open model: one `OpenUser` per worker sends the arrivals, each a greenlet of its own.
+- Closed model: each `ClosedUser` waits for its answer, thinks, and goes on. An operation is due when the user has
+  finished thinking; users start spread over one think time, so that they do not go in step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from locust import User, task
+from locust.event import EventHook
+from locust.exception import StopUser
+
+from loadtests.recorder import Operation
+from loadtests.workload import Workload, sleep_until
+
+
+class LoadUser(User):
+    """What both models share. One workload per process, set before users are spawned."""
+
+    abstract = True
+    workload: ClassVar[Workload]
+
+
+class OpenUser(LoadUser):
+    """Sends what is due, when it is due. Its operations outlive it: `Workload.drain` waits for them."""
+
+    @task
+    def send(self) -> None:
+        """Send all arrivals of this worker, once; a second user of this class would double the rate, so it leaves."""
+        if self.workload.enrol() == self.workload.config.index:
+            self.workload.send_arrivals()
+        raise StopUser
+
+    def stop(self, force: bool = False) -> bool:  # noqa: ARG002  Locust's signature
+        """Stop at once: nothing is in flight in this greenlet."""
+        stopped: bool = super().stop(force=True)
+        return stopped
+
+
+class ClosedUser(LoadUser):
+    """One client: asks, waits for the answer, thinks."""
+
+    def on_start(self) -> None:
+        """Take a number, and start at that number's share of the first think time."""
+        workload = self.workload
+        self.number = workload.enrol()
+        everyone = workload.options.users or 1
+        self.due = workload.clock + workload.options.think_s * (self.number % everyone) / everyone
+        sleep_until(self.due)
+
+    def wait_time(self) -> float:
+        """Seconds of thinking between two operations."""
+        return self.workload.options.think_s
+
+    @task
+    def operate(self) -> None:
+        """One operation, unless the load is over."""
+        if self.due >= self.workload.end:
+            raise StopUser
+        operation = self.workload.operate_next(self.due, self.number)
+        self.due = operation.finished + self.wait_time()
+
+
+def user_class(workload: Workload) -> type[LoadUser]:
+    """The user class for the workload's model, bound to it."""
+    LoadUser.workload = workload
+    return OpenUser if workload.options.rate_per_s is not None else ClosedUser
+
+
+class RequestEvents:
+    """A sink that tells Locust of every operation, so that its own statistics, page and listeners work."""
+
+    def __init__(self, request: EventHook) -> None:
+        self._fire: Callable[..., None] = request.fire
+
+    def __call__(self, operation: Operation) -> None:
+        self._fire(
+            request_type=operation.kind,
+            name=operation.phase,
+            response_time=operation.latency * 1e3,
+            response_length=0,
+            exception=None if operation.outcome == "ok" else OperationFailed(operation.error),
+            context={},
+        )
+
+
+class OperationFailed(Exception):
+    """How Locust is told that an operation failed; never raised."""
