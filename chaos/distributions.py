@@ -1,240 +1,111 @@
-"""How long members stay and stay away: distributions with a given mean, by inverse functions of our own.
+"""Session and downtime distributions, drawn by inverting their distribution functions with `random()` alone. Pure.
 
-Pure. Draws use `random()` alone, so a plan does not depend on how a version of Python samples. Each distribution has a
-`draw` and a `draw_residual`. The first session of a member that is already up is a residual one: at a fixed time, a
-renewal process in equilibrium is inside an interval whose length has the density x f(x) / mean, and the time is uniform
-in it (Cox 1962, Renewal Theory, chapter 5; Feller vol. II, XI.4). So the residual is uniform times length-biased. With
-a fresh session instead, all members would be young at once, which churn never looks like. Weibull: Stutzbach and
-Rejaie 2006 (shape 0.34 to 0.59).
-
-Numbers are floats in seconds; the caller rounds to µs, far above the last digits in which maths libraries differ.
+Every distribution is given by its mean, as people know it. A *residual* session is what is left of one that is met at a random
+moment, as those are that begin before the fault does: its distribution function is the integral of the survival function over
+the mean (the inspection paradox; Cox, Renewal Theory, 1962, section 5.2).
 """
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from statistics import NormalDist
-from typing import Annotated, Any, Protocol
+from random import Random
+from typing import Protocol
 
-from harness.fields import Block, PositiveDuration, decimal_between
-from harness.quantities import seconds
+from pydantic import Field, model_validator
 
-STEPS = 200  # of a bisection; 60 are enough for a double
+from harness.options import PositiveTime, Section
 
 
 class Distribution(Protocol):
-    """Lengths of time in seconds."""
+    """A distribution of times in µs."""
 
-    def draw(self, rng: random.Random) -> float:
-        """One length."""
+    def draw(self, rng: Random) -> int:
+        """One time."""
         ...
 
-    def draw_residual(self, rng: random.Random) -> float:
-        """What is left of the length that is under way at a random time."""
+    def residual(self, rng: Random) -> int:
+        """What is left of one that is met at a random moment."""
         ...
 
 
-@dataclass(frozen=True)
-class Exponential:
-    """Without memory: the residual is distributed like the whole."""
+class Exponential(Section):
+    """Without memory: what is left is distributed as the whole."""
 
-    mean: float
+    mean: PositiveTime
 
-    def draw(self, rng: random.Random) -> float:
-        return -self.mean * math.log1p(-rng.random())
+    def draw(self, rng: Random) -> int:
+        """See `Distribution.draw`."""
+        return round(-math.log(1 - rng.random()) * self.mean)
 
-    def draw_residual(self, rng: random.Random) -> float:
+    def residual(self, rng: Random) -> int:
+        """See `Distribution.residual`."""
         return self.draw(rng)
 
 
-@dataclass(frozen=True)
-class Weibull:
-    """Shape below 1: many short sessions, few very long ones."""
+class Weibull(Section):
+    """Shapes of .34 to .59 fit sessions of deployed networks (Stutzbach and Rejaie 2006, section 5)."""
 
-    shape: float
-    mean: float
+    shape: float = Field(gt=0.05, le=20)
+    mean: PositiveTime
 
     @property
     def scale(self) -> float:
-        """The scale that gives the mean."""
+        """The scale parameter in µs: mean / Γ(1 + 1/shape)."""
         return self.mean / math.gamma(1 + 1 / self.shape)
 
-    def draw(self, rng: random.Random) -> float:
-        return self.scale * float((-math.log1p(-rng.random())) ** (1 / self.shape))
+    def draw(self, rng: Random) -> int:
+        """See `Distribution.draw`."""
+        return round(self.scale * (-math.log(1 - rng.random())) ** (1 / self.shape))
 
-    def draw_residual(self, rng: random.Random) -> float:
-        # Length-biased: (x / scale)^shape has a gamma distribution of 1 + 1/shape.
-        biased = self.scale * float(inverse_gamma_cdf(1 + 1 / self.shape, rng.random()) ** (1 / self.shape))
-        return rng.random() * biased
-
-
-@dataclass(frozen=True)
-class Pareto:
-    """Type I: at least ``least``, heavy tail; the mean is finite for a shape above 1."""
-
-    shape: float
-    mean: float
-
-    @property
-    def least(self) -> float:
-        """The shortest length there is, which gives the mean."""
-        return self.mean * (self.shape - 1) / self.shape
-
-    def draw(self, rng: random.Random) -> float:
-        return self.least * float((1 - rng.random()) ** (-1 / self.shape))
-
-    def draw_residual(self, rng: random.Random) -> float:
-        # Length-biased: a Pareto of shape - 1. Its tail is capped where a plan would end anyway.
-        exponent = min(1 / (self.shape - 1), 1e3)
-        biased = self.least * math.exp(min(600.0, -math.log1p(-rng.random()) * exponent))
-        return rng.random() * biased
+    def residual(self, rng: Random) -> int:
+        """See `Distribution.residual`; F(x) = P(1/shape, (x/scale)^shape), with P the regularised incomplete gamma."""
+        return round(self.scale * inverse_gamma(1 / self.shape, rng.random()) ** (1 / self.shape))
 
 
-@dataclass(frozen=True)
-class Lognormal:
-    """``sigma`` is the standard deviation of the logarithm."""
-
-    mean: float
-    sigma: float
-
-    @property
-    def mu(self) -> float:
-        """Mean of the logarithm, which gives the mean."""
-        return math.log(self.mean) - self.sigma**2 / 2
-
-    def draw(self, rng: random.Random) -> float:
-        return math.exp(self.mu + self.sigma * standard_normal(rng))
-
-    def draw_residual(self, rng: random.Random) -> float:
-        # Length-biased: the same with mu + sigma squared.
-        return rng.random() * math.exp(self.mu + self.sigma**2 + self.sigma * standard_normal(rng))
-
-
-def standard_normal(rng: random.Random) -> float:
-    """By inversion; a draw of exactly 0 is moved to the middle of its step."""
-    return NormalDist().inv_cdf(rng.random() or 2.0**-54)
-
-
-def gamma_cdf(a: float, x: float) -> float:
-    """Regularised lower incomplete gamma function P(a, x): series below a + 1, continued fraction above.
-
-    After Numerical Recipes 6.2 (the continued fraction by Lentz's method).
-    """
+def incomplete_gamma(a: float, x: float) -> float:
+    """The regularised lower incomplete gamma function P(a, x), by its power series (DLMF 8.11.4); a > 0, x ≥ 0."""
     if x <= 0:
         return 0.0
-    front = math.exp(-x + a * math.log(x) - math.lgamma(a))
-    if x < a + 1:
-        term = total = 1 / a
-        n = a
-        while abs(term) > abs(total) * 1e-17:
-            n += 1
-            term *= x / n
-            total += term
-        return total * front
-    return 1 - front * _upper_fraction(a, x)
+    term = total = 1.0
+    n = 0
+    while term > total * 1e-17:
+        n += 1
+        term *= x / (a + n)
+        total += term
+    return min(1.0, total * math.exp(a * math.log(x) - x - math.lgamma(a + 1)))
 
 
-def _upper_fraction(a: float, x: float) -> float:
-    tiny = 1e-300
-    b = x + 1 - a
-    c, d = 1 / tiny, 1 / b
-    h = d
-    for i in range(1, 10_000):
-        an = -i * (i - a)
-        b += 2
-        d = 1 / (an * d + b or tiny)
-        c = b + an / c or tiny
-        step = d * c
-        h *= step
-        if abs(step - 1) < 1e-16:
-            break
-    return h
-
-
-def inverse_gamma_cdf(a: float, p: float) -> float:
-    """x with P(a, x) = p, by bisection: slow, simple and the same everywhere."""
-    low, high = 0.0, max(1.0, a)
-    while gamma_cdf(a, high) < p and high < 1e6:
-        low, high = high, 2 * high
-    for _ in range(STEPS):
+def inverse_gamma(a: float, p: float) -> float:
+    """The x at which P(a, x) = p, by bisection: the same steps on any machine."""
+    low, high = 0.0, 1.0
+    while incomplete_gamma(a, high) < p:
+        low, high = high, high * 2
+    for _ in range(200):
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        low, high = (middle, high) if gamma_cdf(a, middle) < p else (low, middle)
+        if incomplete_gamma(a, middle) < p:
+            low = middle
+        else:
+            high = middle
     return high
 
 
-# --- as an experiment has them --------------------------------------------------------------------------------------
+class OneDistribution(Section):
+    """Exactly one distribution, named by its key: ``{weibull: {shape: 0.5, mean: 20s}}``."""
 
+    exponential: Exponential | None = None
+    weibull: Weibull | None = None
 
-class ExponentialOptions(Block):
-    """`exponential: {mean: 3s}`."""
+    @model_validator(mode="after")
+    def _exactly_one(self) -> OneDistribution:
+        if (self.exponential is None) == (self.weibull is None):
+            raise ValueError("exactly one of exponential {mean}, weibull {shape, mean} is expected")
+        return self
 
-    mean: PositiveDuration
-
-    def distribution(self) -> Distribution:
-        """The distribution in seconds."""
-        return Exponential(seconds(self.mean))
-
-
-class WeibullOptions(Block):
-    """`weibull: {shape: 0.5, mean: 20s}`."""
-
-    shape: Annotated[float, decimal_between(0.1, 20)]
-    mean: PositiveDuration
-
-    def distribution(self) -> Distribution:
-        """The distribution in seconds."""
-        return Weibull(self.shape, seconds(self.mean))
-
-
-class ParetoOptions(Block):
-    """`pareto: {shape: 1.5, mean: 15s}`."""
-
-    shape: Annotated[float, decimal_between(1.01, 100)]
-    mean: PositiveDuration
-
-    def distribution(self) -> Distribution:
-        """The distribution in seconds."""
-        return Pareto(self.shape, seconds(self.mean))
-
-
-class LognormalOptions(Block):
-    """`lognormal: {mean: 20s, sigma: 1.5}`."""
-
-    mean: PositiveDuration
-    sigma: Annotated[float, decimal_between(0.01, 5)]
-
-    def distribution(self) -> Distribution:
-        """The distribution in seconds."""
-        return Lognormal(seconds(self.mean), self.sigma)
-
-
-class Lengths(Block):
-    """One of the distributions, named by its key."""
-
-    exponential: ExponentialOptions | None = None
-    weibull: WeibullOptions | None = None
-    pareto: ParetoOptions | None = None
-    lognormal: LognormalOptions | None = None
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Exactly one."""
-        known = [key for key in given if key in cls.known_keys()]
-        if not given:
-            yield (
-                "",
-                f"a distribution is missing: one of {', '.join(cls.known_keys())}, as in {{exponential: {{mean: 3s}}}}",
-            )
-        for extra in known[1:]:
-            yield extra, f"two distributions, `{known[0]}` and `{extra}`: keep one"
-
-    def distribution(self) -> Distribution:
-        """The one that was given."""
-        options = self.exponential or self.weibull or self.pareto or self.lognormal
-        assert options is not None
-        return options.distribution()
+    @property
+    def chosen(self) -> Distribution:
+        """The one that is there."""
+        chosen = self.exponential or self.weibull
+        assert chosen is not None
+        return chosen

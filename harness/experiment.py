@@ -1,289 +1,494 @@
-"""The experiment file: its models, and loading one with all its mistakes at once.
+"""The experiment file: its models, and loading it with all of its mistakes told at once.
 
-A file is read in four steps, none of which stops at a mistake: the text (`document.py`), the blocks (pydantic,
-`validation.py`), the rules between blocks (here and in `timeline.py`), the expectations. Only then does it raise, with
-everything that was found, sorted by line.
+Two passes. The models check each value by itself; then the rules between values are checked, as far as the values they concern
+are right. Each mistake has the place of the value or key that it is about: ``file:line:column: what is wrong``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+import yaml
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from harness import expectations
-from harness.document import Document, read
-from harness.fields import (
-    Block,
-    Duration,
-    Line,
-    Milliseconds,
-    PositiveDuration,
-    Prose,
-    Rate,
-    Share,
-    Size,
-    UnfitValueError,
-    choice,
-    whole,
-)
-from harness.quantities import seconds, shown
-from harness.selectors import Shape
+from harness import document, expectations, faults, selectors
+from harness.document import Document, Path_
+from harness.errors import ExperimentError, UsageError
+from harness.expectations import did_you_mean
+from harness.faults import Fault
+from harness.options import AtLeastOne, PositiveTime, Rate, Section, Share, Size, Text, Time, Whole
+from harness.quantities import time_text
 from harness.targets.kademlia_options import NodeOptions
-from harness.timeline import Known, TimelineEntry, read_timeline
-from harness.validation import salvage, validate
 
-MOST_NODES: Final = 10_000
-OWN_SITES: Final = 64  # nodes up to which each is its own site by default
-SHARED_SITES: Final = 16  # sites by default above that
-LARGEST_SEED: Final = 2**53 - 1  # exact in every program that reads our JSON
-BACKENDS: Final = tuple(
-    dict.fromkeys(["process", "docker", *(e.name for e in entry_points(group="kadstorm.backends"))])
-)
+OWN_SITES, SHARED_SITES = 64, 16  # up to so many nodes each has a site of its own, above that so many share
+ENTRY_KEYS = ("at", "for", "repeat", "name")
+DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` is given
+
+Mistake = tuple[document.Mark, str]
 
 
-class Cluster(Block):
-    """`cluster`."""
-
-    nodes: Annotated[int, whole(1, MOST_NODES)]
-    backend: Annotated[str, choice(*BACKENDS)] = "process"
-    sites: Annotated[int, whole(1, MOST_NODES)] | None = None
-    bootstrap: Annotated[int, whole(1, MOST_NODES)] | None = None
+class ClusterSection(Section):
+    nodes: AtLeastOne = 20
+    backend: Literal["process", "docker"] = "process"
+    sites: AtLeastOne | None = None
+    bootstrap: AtLeastOne | None = None
     node: NodeOptions = NodeOptions()
 
-    @field_validator("sites", "bootstrap")
-    @classmethod
-    def _no_more_than_nodes(cls, value: int, info: ValidationInfo) -> int:
-        nodes = info.data.get("nodes", MOST_NODES)
-        if value > nodes:
-            raise UnfitValueError(f"{value} is more than the {nodes} nodes of the cluster")
-        return value
 
-    @property
-    def shape(self) -> Shape:
-        """Nodes, sites and bootstrap nodes, defaults filled in."""
-        return cluster_shape(self.nodes, self.sites, self.bootstrap)
+class NetworkSection(Section):
+    latency: Time = 0
+    jitter: Time = 0
 
 
-def cluster_shape(nodes: int, sites: int | None, bootstrap: int | None) -> Shape:
-    """Defaults: a site per node up to 64 nodes, above that 16; two bootstrap nodes, if there are two."""
-    return Shape(nodes, sites or (nodes if nodes <= OWN_SITES else SHARED_SITES), bootstrap or min(2, nodes))
-
-
-class Network(Block):
-    """`network`: on every link, one way, for the whole run. ms."""
-
-    latency: Milliseconds = 0
-    jitter: Milliseconds = 0
-
-    @field_validator("jitter")
-    @classmethod
-    def _at_most_latency(cls, jitter: int, info: ValidationInfo) -> int:
-        latency = info.data.get("latency", jitter)
-        if jitter > latency:
-            raise UnfitValueError(f"{jitter}ms is more than the latency, {latency}ms: a delay cannot be negative")
-        return jitter
-
-
-class Load(Block):
-    """`load`."""
-
+class LoadSection(Section):
     rate: Rate | None = None
-    users: Annotated[int, whole(1, 100_000)] | None = None
-    think: Duration | None = None
-    arrivals: Annotated[Literal["poisson", "constant"], choice("poisson", "constant")] | None = None
-    stores: Share = Fraction(1, 5)
-    keys: Annotated[int, whole(1, 10_000_000)] = 100
+    users: AtLeastOne | None = None
+    think: Time | None = None
+    arrivals: Literal["poisson", "constant"] | None = None
+    stores: Share = 200_000
+    keys: AtLeastOne = 100
     value_size: Size = 256
-    write_acks: Annotated[int, whole(1, 256)] | None = None
-    gateways: Annotated[Literal["random", "sticky"], choice("random", "sticky")] = "random"
-    timeout: PositiveDuration = 5_000_000
-    max_in_flight: Annotated[int, whole(1, 1_000_000)] | None = None
-
-    @classmethod
-    def conflicts(cls, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """Open and closed model exclude each other, and so do their options."""
-        opened, closed = "rate" in given, "users" in given
-        if opened and closed:
-            second = [key for key in given if key in ("rate", "users")][1]
-            yield second, "load: `rate` (open model) and `users` (closed model) exclude each other: keep one"
-        elif not opened and not closed:
-            yield "", "load: how much? Give `rate: 100/s` (open model) or `users: 50` (closed model)"
-        elif opened and "think" in given:
-            yield "think", "load.think: belongs to `users`: with `rate`, arrivals do not wait for anything"
-        elif closed:
-            for key in ("arrivals", "max_in_flight"):
-                if key in given:
-                    yield key, f"load.{key}: belongs to `rate`: each of the `users` waits for its answers"
-
-    def resolved(self, write_acks: int) -> dict[str, Any]:
-        """As the load's workers take it: SI units, defaults filled in."""
-        opened = self.rate is not None
-        return {
-            "rate_per_s": None if self.rate is None else float(self.rate),
-            "users": self.users,
-            "think_s": seconds(100_000 if self.think is None else self.think),
-            "arrivals": self.arrivals or "poisson",
-            "stores": float(self.stores),
-            "keys": self.keys,
-            "value_size": self.value_size,
-            "write_acks": write_acks,
-            "gateways": self.gateways,
-            "timeout_s": seconds(self.timeout),
-            "max_in_flight": (self.max_in_flight or 2_000) if opened else self.users,
-        }
+    write_acks: AtLeastOne | None = None
+    gateways: Literal["random", "sticky"] = "random"
+    timeout: PositiveTime = 5_000_000
+    processes: AtLeastOne = 1
 
 
-class Settings(Block):
-    """The file's top level. The timeline and the expectations are read apart."""
+class RepeatSection(Section):
+    every: PositiveTime
+    times: AtLeastOne
 
-    name: Line
-    description: Prose = ""
-    seed: Annotated[int, whole(0, LARGEST_SEED)] = 1
-    cluster: Cluster
-    network: Network = Network()
-    load: Load
-    duration: PositiveDuration
-    settle: Duration = 5_000_000
-    timeline: Any = Field(default_factory=list)
-    expect: Any = Field(default_factory=list)
+
+class EntrySection(Section):
+    """What every timeline entry has beside its fault."""
+
+    at: Time
+    for_: PositiveTime | None = Field(default=None, alias="for")
+    repeat: RepeatSection | None = None
+    name: Text | None = None
+
+
+class TopSection(Section):
+    """The file's top level, without what is checked by itself: the timeline and the expectations."""
+
+    name: Text
+    description: str = ""
+    seed: Whole = 0
+    cluster: ClusterSection = ClusterSection()
+    network: NetworkSection = NetworkSection()
+    load: LoadSection = LoadSection()
+    duration: PositiveTime
+    settle: Time = 5_000_000
+    timeline: list[Any] = []
+    expect: list[Any] = []
+
+
+@dataclass(frozen=True)
+class TimelineEntry:
+    """One entry, right in itself. Times in µs."""
+
+    index: int
+    name: str
+    at_us: int
+    for_us: int | None
+    every_us: int
+    times: int
+    fault: Fault
+    options: Any
+
+    def occurrences(self) -> Iterator[faults.Entry]:
+        """Each time that it happens."""
+        for number in range(self.times):
+            at = self.at_us + number * self.every_us
+            yield faults.Entry(self.index, self.name, at, None if self.for_us is None else at + self.for_us)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment without mistakes. ``document`` knows the places of everything in its file."""
+    """An experiment without mistakes. ``text`` is its file, overrides applied."""
 
-    settings: Settings
-    timeline: Sequence[TimelineEntry]
-    expect: Sequence[str]
-    document: Document
+    top: TopSection
+    timeline: list[TimelineEntry]
+    expect: list[str]
+    text: str
+    raw: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """The experiment's name."""
-        return self.settings.name
+        return self.top.name
 
     @property
-    def seed(self) -> int:
-        """The seed that decides the plan."""
-        return self.settings.seed
+    def sites(self) -> int:
+        return self.top.cluster.sites or default_sites(self.top.cluster.nodes)
 
     @property
-    def shape(self) -> Shape:
-        """The cluster's nodes, sites and bootstrap nodes."""
-        return self.settings.cluster.shape
-
-    @property
-    def write_acks(self) -> int:
-        """Holders that make a store ok: as given, or half of min(k, nodes) rounded up."""
-        cluster = self.settings.cluster
-        return self.settings.load.write_acks or -(-min(cluster.node.k, cluster.nodes) // 2)
-
-    def text(self) -> str:
-        """The experiment as YAML: as it was written, or with the overrides applied."""
-        return self.document.dumped()
+    def bootstrap(self) -> int:
+        return self.top.cluster.bootstrap or min(2, self.top.cluster.nodes)
 
     def resolved(self) -> dict[str, Any]:
-        """Plain JSON values, defaults filled in. Units are in the keys (`_s`, `_ms`); bytes; shares 0 to 1."""
-        settings, shape = self.settings, self.shape
+        """Everything with its defaults, as plain JSON values: times in µs, shares in millionths, rates per 1,000 s."""
+        top = self.top
+        cluster = top.cluster.model_dump() | {"sites": self.sites, "bootstrap": self.bootstrap}
         return {
-            "name": settings.name,
-            "description": settings.description,
-            "seed": settings.seed,
-            "cluster": {
-                "nodes": shape.nodes,
-                "backend": settings.cluster.backend,
-                "sites": shape.sites,
-                "bootstrap": shape.bootstrap,
-                "node": settings.cluster.node.resolved(),
-            },
-            "network": {"latency_ms": settings.network.latency, "jitter_ms": settings.network.jitter},
-            "load": settings.load.resolved(self.write_acks),
-            "duration_s": seconds(settings.duration),
-            "settle_s": seconds(settings.settle),
-            "timeline": [resolved_entry(entry) for entry in self.timeline],
-            "expect": list(self.expect),
+            "name": top.name,
+            "description": top.description,
+            "cluster": cluster,
+            "network": {"latency_us": top.network.latency, "jitter_us": top.network.jitter},
+            "load": resolved_load(top.load, top.cluster),
+            "duration_us": top.duration,
+            "settle_us": top.settle,
+            "timeline": self.raw.get("timeline") or [],
+            "names": [entry.name for entry in self.timeline],
+            "expect": self.expect,
         }
 
 
-def resolved_entry(item: TimelineEntry) -> dict[str, Any]:
-    """One entry of the timeline as plain values; its options as they were written."""
-    entry = item.entry
-    repeat = entry.repeat and {"every_s": seconds(entry.repeat.every_us), "times": entry.repeat.times}
+def default_sites(nodes: int) -> int:
+    """Sites that a cluster has unless told otherwise."""
+    return nodes if nodes <= OWN_SITES else SHARED_SITES
+
+
+def default_acks(cluster: ClusterSection) -> int:
+    """Half of the holders that a record has, rounded up."""
+    return -(-min(cluster.node.k, cluster.nodes) // 2)
+
+
+def resolved_load(load: LoadSection, cluster: ClusterSection) -> dict[str, Any]:
+    """The load with its defaults, in plain units."""
+    rate = None if load.users is not None else (load.rate or DEFAULT_RATE)
     return {
-        "name": entry.name,
-        "fault": entry.fault,
-        "at_s": seconds(entry.at_us),
-        "for_s": None if entry.for_us is None else seconds(entry.for_us),
-        "repeat": repeat,
-        "options": item.asked,
+        "rate_per_1000s": rate,
+        "users": load.users,
+        "think_us": load.think or 0,
+        "arrivals": None if rate is None else (load.arrivals or "poisson"),
+        "stores_ppm": load.stores,
+        "keys": load.keys,
+        "value_size": load.value_size,
+        "write_acks": load.write_acks or default_acks(cluster),
+        "gateways": load.gateways,
+        "timeout_us": load.timeout,
+        "processes": load.processes,
     }
 
 
-def load_experiment(path: Path, overrides: Mapping[str, str] | None = None) -> Experiment:
-    """The experiment in a file. ``overrides``: `load.rate` (as `--set` has it), or `--nodes`, `--seed`, `--backend`.
+# --- loading ------------------------------------------------------------------------------------------------------------------
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a file, with overrides (`load.rate=50/s`) applied.
 
     Raises:
-        ExperimentError: with every mistake as `file:line:column: what is wrong (and what was meant)`.
+        ExperimentError: every mistake of the file, each with its place, in the file's order.
     """
-    document = read(path, overrides or {})
-    data = document.values()
-    settings = validate(Settings, data, document, ())
-    known = _known(data)
-    _check_acks(document, data)
-    timeline, names = read_timeline(document, _list(data, "timeline"), known)
-    expect = _read_expectations(document, _list(data, "expect"), names)
-    document.fail()
-    assert settings is not None
-    return Experiment(settings, timeline, expect, document)
+    source = document.read(path)
+    for assignment in overrides:
+        source.override(assignment)
+    return check(source)
 
 
-def _list(data: Mapping[str, Any], key: str) -> object:
-    value = data.get(key)
-    return [] if value is None else value
+def check(source: Document) -> Experiment:
+    """The experiment in a document. Raises ExperimentError with every mistake."""
+    mistakes: list[Mistake] = list(source.mistakes)
+    if not isinstance(source.data, dict):
+        what = "the file is empty" if source.data is None else "a mapping with name, cluster, load, … is expected"
+        raise ExperimentError([f"{source.mark(())}: {what}"])
+    top, wrong = _check_top(source, mistakes)
+    timeline = _check_timeline(source, top, wrong, mistakes)
+    expect = _check_expectations(source, timeline, mistakes)
+    if top is not None:
+        mistakes += _check_between(source, top, wrong)
+    if mistakes:
+        raise ExperimentError(_told(mistakes))
+    assert top is not None
+    text = yaml.safe_dump(source.data, sort_keys=False, allow_unicode=True, width=120)
+    return Experiment(top, [entry for entry in timeline.values() if entry], expect, text, source.data)
 
 
-def _known(data: Mapping[str, Any]) -> Known:
-    """What is right of that which the timeline is checked against."""
-    cluster = salvage(Cluster, data.get("cluster"))
-    top = salvage(Settings, {"duration": data.get("duration")})
-    shape = None
-    if {"nodes", "sites", "bootstrap"} <= set(cluster):
-        shape = cluster_shape(cluster["nodes"], cluster["sites"], cluster["bootstrap"])
-    fits = shape is not None and max(shape.sites, shape.bootstrap) <= shape.nodes
-    return Known(shape if fits else None, top.get("duration"))
+def _told(mistakes: list[Mistake]) -> list[str]:
+    ordered = sorted(mistakes, key=lambda mistake: (mistake[0].line, mistake[0].column))
+    return list(dict.fromkeys(f"{mark}: {text}" for mark, text in ordered))
 
 
-def _check_acks(document: Document, data: Mapping[str, Any]) -> None:
-    cluster = salvage(Cluster, data.get("cluster"))
-    raw = data.get("cluster")
-    k = salvage(NodeOptions, raw.get("node") if isinstance(raw, dict) else None).get("k")
-    acks, nodes = salvage(Load, data.get("load")).get("write_acks"), cluster.get("nodes")
-    if acks is None or k is None or nodes is None or acks <= min(k, nodes):
-        return
-    why = f"k is {k}" if k <= nodes else f"there are {nodes} nodes"
-    document.note(("load", "write_acks"), f"load.write_acks: {acks} holders can never acknowledge a store, since {why}")
+def _check_top(source: Document, mistakes: list[Mistake]) -> tuple[TopSection | None, set[Path_]]:
+    """The top level, with what is wrong replaced by defaults, and the paths of what was wrong."""
+    data = {key: value for key, value in source.data.items() if value is not None}
+    wrong: set[Path_] = set()
+    for _ in range(2):  # the second time without what is wrong, so that the rest can be checked against each other
+        try:
+            return TopSection.model_validate(data), wrong
+        except ValidationError as error:
+            for detail in error.errors():
+                path = _path(detail)
+                if path not in wrong:
+                    wrong.add(path)
+                    mistakes.append(_mistake(source, path, detail, TopSection))
+                data = _without(data, path)
+            data = {"name": "?", "duration": "1000000h", **data}
+    return None, wrong
 
 
-def _read_expectations(document: Document, value: object, names: Sequence[str]) -> list[str]:
-    if not isinstance(value, list):
-        document.note(("expect",), f"expect: `{shown(value)}` is no list of expectations")
-        return []
-    for index, item in enumerate(value):
-        if text := _expectation_mistake(item, names):
-            document.note(("expect", index), f"expect: {text}")
-    return [str(item) for item in value]
+def _without(data: dict[str, Any], path: Path_) -> dict[str, Any]:
+    if len(path) == 1:
+        return {key: value for key, value in data.items() if key != path[0]}
+    inner = data.get(str(path[0]))
+    if not isinstance(inner, dict):
+        return data
+    return {**data, str(path[0]): _without(inner, path[1:])}
 
 
-def _expectation_mistake(item: object, names: Sequence[str]) -> str | None:
-    if not isinstance(item, str):
-        return f"`{shown(item)}` is no expectation: write text, as in lookup.success >= 99%"
-    try:
-        return expectations.check_names(expectations.parse(item), list(names))
-    except expectations.ExpectationSyntaxError as error:
-        return str(error)
+def _path(detail: ErrorDetails) -> Path_:
+    return tuple("for" if step == "for_" else step for step in detail["loc"])
+
+
+def _mistake(source: Document, path: Path_, detail: ErrorDetails, model: type[Section], at: Path_ = ()) -> Mistake:
+    """One of pydantic's findings in the product's words."""
+    kind, key = detail["type"], path[-1] if path else ""
+    whole = (*at, *path)
+    if kind == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        text = f"no key `{key}`{did_you_mean(str(key), known) or '; there are: ' + ', '.join(known)}"
+        return source.mark(whole, key=True), text
+    if kind == "missing":
+        return source.mark(whole[:-1]), f"`{key}` is missing"
+    return source.mark(whole), f"`{key}`: {_words(detail)}"
+
+
+def _words(detail: ErrorDetails) -> str:
+    kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']} is expected, not {value}"
+    if kind == "literal_error":
+        choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        return f"no {value!r}{did_you_mean(str(value), choices) or ': one of ' + ', '.join(choices) + ' is expected'}"
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
+        return f"a mapping is expected, not {value!r}"
+    if kind == "list_type":
+        return f"a list is expected, not {value!r}"
+    if kind == "string_type":
+        return f"a text is expected, not {value!r}"
+    if kind in ("bool_type", "bool_parsing"):
+        return f"true or false is expected, not {value!r}"
+    return str(detail["msg"])
+
+
+def _known_keys(model: type[Section], path: Path_) -> list[str]:
+    for step in path:
+        inner = model.model_fields[str(step)].annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, Section) else RepeatSection
+    return [info.alias or name for name, info in model.model_fields.items()]
+
+
+# --- rules between values -----------------------------------------------------------------------------------------------------
+
+
+def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iterator[Mistake]:
+    """Rules that concern two values, both of which are right by themselves."""
+    cluster, load, network = top.cluster, top.load, top.network
+    raw_load = source.data.get("load") if isinstance(source.data.get("load"), dict) else {}
+    assert isinstance(raw_load, dict)
+
+    def at(*path: str) -> document.Mark:
+        return source.mark(path, key=True)
+
+    sized = ("cluster", "nodes") not in wrong
+    if sized and cluster.bootstrap is not None and cluster.bootstrap > cluster.nodes:
+        yield at("cluster", "bootstrap"), f"`bootstrap`: {cluster.bootstrap} nodes of {cluster.nodes}"
+    if sized and cluster.sites is not None and cluster.sites > cluster.nodes:
+        yield at("cluster", "sites"), f"`sites`: {cluster.sites} sites for {cluster.nodes} nodes; at most one a node"
+    if network.jitter > network.latency and ("network", "latency") not in wrong:
+        yield (
+            at("network", "jitter"),
+            f"`jitter`: at most the latency, {time_text(network.latency)}, is expected; not {time_text(network.jitter)}",
+        )
+    if "rate" in raw_load and "users" in raw_load:
+        yield at("load", "users"), "`users` (closed model) and `rate` (open model) exclude each other"
+    elif "users" in raw_load and "arrivals" in raw_load:
+        yield at("load", "arrivals"), "`arrivals` belongs to `rate` (open model), not to `users` (closed model)"
+    if "think" in raw_load and "users" not in raw_load:
+        yield at("load", "think"), "`think` belongs to `users` (closed model), not to `rate` (open model)"
+    holders = min(cluster.node.k, cluster.nodes)
+    if sized and load.write_acks is not None and load.write_acks > holders:
+        yield (
+            at("load", "write_acks"),
+            f"`write_acks`: a record has at most {holders} holders here, not {load.write_acks}",
+        )
+
+
+# --- timeline -----------------------------------------------------------------------------------------------------------------
+
+
+def _check_timeline(
+    source: Document, top: TopSection | None, wrong: set[Path_], mistakes: list[Mistake]
+) -> dict[str, TimelineEntry | None]:
+    """Entries by their names; None for those with mistakes, whose names are still known."""
+    raw = source.data.get("timeline")
+    named: dict[str, TimelineEntry | None] = {}
+    for index, item in enumerate(raw if isinstance(raw, list) else []):
+        before = len(mistakes)
+        checker = _EntryChecker(source, ("timeline", index), item, mistakes)
+        entry = checker.check(index, named, top, wrong)
+        name = checker.name_among(named)
+        if name in named and isinstance(item, dict) and item.get("name"):
+            mistakes.append((source.mark(("timeline", index, "name")), f"`name`: {name!r} is taken by an entry above"))
+        named[name] = entry if len(mistakes) == before else None
+    return named
+
+
+@dataclass
+class _EntryChecker:
+    """Checks one timeline entry."""
+
+    source: Document
+    path: Path_
+    item: Any
+    mistakes: list[Mistake]
+
+    def add(self, text: str, *steps: str, key: bool = False) -> None:
+        self.mistakes.append((self.source.mark((*self.path, *steps), key=key), text))
+
+    def fault_keys(self) -> list[str]:
+        return [key for key in self.item if key not in ENTRY_KEYS] if isinstance(self.item, dict) else []
+
+    def name_among(self, taken: dict[str, Any]) -> str:
+        """The entry's own name, or its fault's, with a number behind it from the second one on."""
+        given = self.item.get("name") if isinstance(self.item, dict) else None
+        if isinstance(given, str) and given:
+            return given
+        base = (self.fault_keys() or ["entry"])[0]
+        number = 2
+        name = base
+        while name in taken:
+            name, number = f"{base}-{number}", number + 1
+        return name
+
+    def check(
+        self, index: int, taken: dict[str, Any], top: TopSection | None, wrong: set[Path_]
+    ) -> TimelineEntry | None:
+        if not isinstance(self.item, dict):
+            self.add(f"an entry with `at` and a fault is expected, not {self.item!r}")
+            return None
+        common = self._common()
+        checked = [self._fault(key) for key in self.fault_keys()]
+        if len(checked) != 1:
+            what = ", ".join(f"`{key}`" for key in self.fault_keys())
+            self.add(f"exactly one fault is expected, not {f'two or more: {what}' if checked else 'none'}")
+        if top is not None:
+            for key, found in zip(self.fault_keys(), checked, strict=True):
+                if found is not None and ("cluster", "nodes") not in wrong:
+                    self._check_selectors(key, *found, top)
+        if common is None or len(checked) != 1 or checked[0] is None:
+            if common is not None and top is not None:
+                self._check_times(common, None, None, top, wrong)
+            return None
+        fault, options = checked[0]
+        for_us = self._for(common, fault)
+        if top is not None:
+            self._check_times(common, fault, options, top, wrong)
+        repeat = common.repeat
+        return TimelineEntry(
+            index,
+            self.name_among(taken),
+            common.at,
+            for_us,
+            repeat.every if repeat else 0,
+            repeat.times if repeat else 1,
+            fault,
+            options,
+        )
+
+    def _common(self) -> EntrySection | None:
+        given = {key: value for key, value in self.item.items() if key in ENTRY_KEYS}
+        try:
+            return EntrySection.model_validate(given)
+        except ValidationError as error:
+            for detail in error.errors():
+                self.mistakes.append(_mistake(self.source, _path(detail), detail, EntrySection, self.path))
+            return None
+
+    def _fault(self, key: str) -> tuple[Fault, Any] | None:
+        try:
+            fault = faults.get(key)
+        except UsageError as error:
+            self.add(str(error), key, key=True)
+            return None
+        value = self.item[key]
+        if fault.shorthand and isinstance(value, str):
+            value = {fault.shorthand: value}
+        try:
+            return fault, fault.Options.model_validate({} if value is None else value)
+        except ValidationError as error:
+            for detail in error.errors():
+                path = tuple(step for step in _path(detail))
+                at = (*self.path, key)
+                self.mistakes.append(
+                    _mistake(self.source, path, detail, fault.Options, at)
+                    if path
+                    else (self.source.mark(at), f"`{key}`: {_words(detail)}")
+                )
+            return None
+
+    def _for(self, common: EntrySection, fault: Fault) -> int | None:
+        if fault.lasts == "required" and common.for_ is None:
+            self.add(f"`{fault.key}` needs `for`: how long it lasts")
+        if fault.lasts == "refused" and common.for_ is not None:
+            self.add(f"`{fault.key}` takes no `for`", "for", key=True)
+        return common.for_
+
+    def _check_selectors(self, key: str, fault: Fault, options: Any, top: TopSection) -> None:
+        nodes = top.cluster.nodes
+        sites = top.cluster.sites or default_sites(nodes)
+        for name, info in type(options).model_fields.items():
+            value = getattr(options, name)
+            if isinstance(value, selectors.Selector):
+                links = fault.level == "link"
+                for text in selectors.mistakes(value, nodes=nodes, sites=sites, links=links):
+                    written = info.alias or name
+                    self.add(f"`{written}`: {text}", key, written)
+
+    def _check_times(
+        self, common: EntrySection, fault: Fault | None, options: Any, top: TopSection, wrong: set[Path_]
+    ) -> None:
+        if ("duration",) in wrong or "duration" not in self.source.data:
+            return
+        repeat = common.repeat
+        last = common.at + (repeat.every * (repeat.times - 1) if repeat else 0)
+        length = common.for_ or getattr(options, "restart_after", None) or 0
+        end = time_text(top.duration)
+        if common.at >= top.duration:
+            self.add(f"`at`: it starts at {time_text(common.at)}, after the end of the experiment at {end}", "at")
+        elif last + length > top.duration:
+            step = "repeat" if repeat else "for" if common.for_ else "at"
+            self.add(f"`{step}`: it ends at {time_text(last + length)}, after the end of the experiment at {end}", step)
+        if repeat and not common.for_ and fault is not None and fault.lasts != "refused":
+            self.add("`repeat` needs `for` beside it: how long each time lasts", "repeat", key=True)
+        if repeat and common.for_ and common.for_ > repeat.every:
+            self.add("`repeat`: `every` is shorter than `for`, so the times would overlap", "repeat")
+
+
+# --- expectations -------------------------------------------------------------------------------------------------------------
+
+
+def _check_expectations(
+    source: Document, timeline: dict[str, TimelineEntry | None], mistakes: list[Mistake]
+) -> list[str]:
+    raw = source.data.get("expect")
+    texts = []
+    for index, text in enumerate(raw if isinstance(raw, list) else []):
+        mark = source.mark(("expect", index))
+        if not isinstance(text, str):
+            mistakes.append((mark, f"an expectation such as `lost == 0` is expected, not {text!r}"))
+            continue
+        try:
+            wrong = expectations.check_names(expectations.parse(text), list(timeline))
+        except expectations.ExpectationSyntaxError as error:
+            wrong = str(error)
+        if wrong:
+            mistakes.append((mark, wrong))
+        texts.append(text)
+    return texts

@@ -1,130 +1,104 @@
 """What a fault is, and which there are.
 
-A fault is one small file: its options, its plan (options + members + seed -> timed actions) and its effects (what an
-action asks of links and members). Both are pure. Faults are found by the entry-point group ``kadstorm.faults``, so
-other packages can bring theirs; they are wrapped, not trusted: one that cannot be loaded is named, and hurts nobody
-who does not use it.
+One small file each, in `chaos/faults/` or in another package, found by the entry-point group ``kadstorm.faults``. A fault plans
+(pure), says which effects it asks for (pure), and observes. It never touches a toxic or a process.
 """
 
 from __future__ import annotations
 
-import functools
 import random
-from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, ClassVar, Final, Literal, Protocol
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, Protocol
 
-from harness.document import PathTo, meant
+from pydantic import BaseModel
+
 from harness.effects import Effect
-from harness.errors import HarnessError, UsageError
-from harness.fields import Block
+from harness.errors import UsageError
+from harness.expectations import did_you_mean
+from harness.links import Topology
+from harness.observation import Observer
 from harness.records import Action
-from harness.selectors import Level, Selector, Shape, mistakes
-from harness.world import Entry, PlanWorld, SiteMap
+from harness.selectors import Selector
 
-GROUP: Final = "kadstorm.faults"
-# Every fault that the product describes. What is not registered is told apart from what is misspelt.
-DESCRIBED: Final = (
-    *(
-        "latency",
-        "bandwidth",
-        "slicer",
-        "slow_close",
-        "limit_data",
-        "reset",
-        "blackhole",
-        "refuse",
-        "partition",
-    ),
-    *("kill", "stop", "pause", "restart", "replace", "join", "churn"),
-)
+GROUP = "kadstorm.faults"
+Level = Literal["link", "member"]
+ForRule = Literal["required", "optional", "refused"]
 
 
-class FaultOptions(Block):
-    """Base of all faults' options."""
+@dataclass(frozen=True)
+class Entry:
+    """When one occurrence of a timeline entry happens. Microseconds; ``until_us`` is None without `for`."""
 
-    @classmethod
-    def misfits(cls, given: Mapping[str, Any], shape: Shape, level: Level) -> Iterator[tuple[PathTo, str]]:
-        """What cannot be in such a cluster: (keys, what is wrong). ``given``: options that are right, by field."""
-        for key, name in cls.known_keys().items():
-            yield from _misfits_in(given.get(name), (key,), shape, level)
-
-    @classmethod
-    def lasts_us(cls, given: Mapping[str, Any]) -> int:  # noqa: ARG003 - for those that do
-        """How long an injection lasts by its options alone, where the entry has no `for`; µs."""
-        return 0
+    index: int
+    name: str
+    at_us: int
+    until_us: int | None
 
 
-class Fault(Protocol):
-    """One kind of fault. Instances hold no state."""
+class PlanWorld(Protocol):
+    """What a fault may know while it plans: who is there at that time. See `plan.World`."""
+
+    def select_members(self, selector: Selector, at_us: int, rng: random.Random) -> list[str]:
+        """The selected of those alive at that time."""
+        ...
+
+    def select_sites(self, selector: Selector, at_us: int, rng: random.Random) -> list[str]:
+        """The selected sites, in order."""
+        ...
+
+    def sites(self) -> list[str]:
+        """All sites, in order."""
+        ...
+
+
+class Fault(Observer, Protocol):
+    """One kind of fault. ``shorthand`` is the option that a plain word stands for (`partition: halves`), if any."""
 
     key: ClassVar[str]
     summary: ClassVar[str]
     level: ClassVar[Level]
-    Options: ClassVar[type[FaultOptions]]
-    duration: ClassVar[Literal["required", "optional", "refused"]]  # the entry's `for`
+    lasts: ClassVar[ForRule]  # whether the entry takes a `for`
+    shorthand: ClassVar[str | None]
+    Options: ClassVar[type[BaseModel]]
 
     def plan(self, options: Any, entry: Entry, world: PlanWorld, rng: random.Random) -> list[Action]:
-        """Timed actions with named targets. Pure. Raises UnplannableError."""
+        """The timed actions of one occurrence. Pure: the same arguments give the same actions."""
         ...
 
-    def effects(self, action: Action, world: SiteMap) -> list[Effect]:
-        """What one action asks of links or members. Pure; needs nothing but the action and the map."""
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+        """What an action asks for while it is in force. Pure."""
         ...
 
 
-def _misfits_in(value: object, path: PathTo, shape: Shape, level: Level) -> Iterator[tuple[PathTo, str]]:
-    if isinstance(value, Selector):
-        yield from (((*path, *where), text) for where, text in mistakes(value, shape, level))
-    elif isinstance(value, list | tuple):
-        for index, part in enumerate(value):
-            yield from _misfits_in(part, (*path, index), shape, level)
-
-
-_registered: dict[str, Fault] = {}
-
-
-def register(key: str, fault: type[Fault]) -> None:
-    """Add a fault for this process, or take the place of one; for tests and programs."""
-    _registered[key] = fault()
+_added: dict[str, Fault] = {}
+_loaded: dict[str, Fault] = {}
 
 
 def names() -> list[str]:
-    """Keys of all faults that there are, in the order in which the product describes them, others after those."""
-    known = {**dict.fromkeys(_found()), **dict.fromkeys(_registered)}
-    first = [key for key in DESCRIBED if key in known]
-    return first + sorted(key for key in known if key not in DESCRIBED)
+    """The keys of all faults, sorted."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)} | set(_added))
 
 
 def get(key: str) -> Fault:
-    """A fault by its key.
+    """A fault by its key. Raises UsageError for an unknown one, with a suggestion."""
+    if key in _added:
+        return _added[key]
+    if key not in _loaded:
+        found = [entry for entry in entry_points(group=GROUP) if entry.name == key]
+        if not found:
+            raise UsageError(f"no fault `{key}`{did_you_mean(key, names()) or '; there are: ' + ', '.join(names())}")
+        _loaded[key] = found[0].load()()
+    return _loaded[key]
 
-    Raises:
-        UsageError: there is none; says what was meant.
-        HarnessError: the package that brings it cannot be loaded.
-    """
-    if key in _registered:
-        return _registered[key]
-    entry_point = _found().get(key)
-    if entry_point is None:
-        raise UsageError(absent(key))
+
+@contextmanager
+def added(fault: Fault) -> Iterator[None]:
+    """Have one more fault for a while, as tests do."""
+    _added[fault.key] = fault
     try:
-        fault: Fault = entry_point.load()()
-    except Exception as error:  # an extension's defect: it can be anything
-        raise HarnessError(f"the fault `{key}` ({entry_point.value}) cannot be loaded: {error!r}") from error
-    _registered[key] = fault
-    return fault
-
-
-def absent(key: str) -> str:
-    """What to say of a fault that there is not."""
-    there = names()
-    if key in DESCRIBED:
-        return f"the fault `{key}` is not in this version of Kadstorm (there are: {', '.join(there)})"
-    listed = ", ".join(there)
-    return f"no fault `{key}`{meant(key, there) or f' (there are: {listed})'}"
-
-
-@functools.cache
-def _found() -> dict[str, EntryPoint]:
-    return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
+        yield
+    finally:
+        del _added[fault.key]

@@ -1,9 +1,9 @@
 """Sleeping until a moment, to a few dozen microseconds, without holding up other greenlets.
 
 gevent's own timers go through epoll's timeout, which counts whole milliseconds: every arrival would be sent 0.8 ms late
-on average, and every latency measured that much too long. A timer descriptor (timerfd_create(2)) has no such grain, and
-epoll reports it like any other descriptor. Python has it from 3.13 on, so it is called through ctypes. Elsewhere than on
-Linux the millisecond stays.
+on average, and every latency measured that much too long. A timer descriptor (timerfd_create(2)) has no such grain,
+and epoll reports it like any other descriptor. Python has it from 3.13 on, so it is called through ctypes. Elsewhere
+than on Linux the millisecond stays.
 """
 
 from __future__ import annotations

@@ -141,7 +141,7 @@ def _array(values: Sequence[Any], alias: str) -> pa.Array[Any]:
     """A column from its buffers. `pa.array` would import pandas first: a stall of half a second and 60 MB a worker."""
     if alias == "string":
         encoded = [value.encode() for value in values]
-        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+        offsets: Any = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
         return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
-    numbers = np.array(values, dtype=alias)
+    numbers: Any = np.array(values, dtype=alias)
     return pa.Array.from_buffers(_arrow_type(alias), len(values), [None, pa.py_buffer(numbers)])

@@ -10,14 +10,16 @@ Importing this imports Locust, which monkey-patches the process: only load worke
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from typing import ClassVar
 
 from locust import User, task
 from locust.event import EventHook
 from locust.exception import StopUser
 
+from loadtests.alarm import Alarm
 from loadtests.recorder import Operation
-from loadtests.workload import Workload, sleep_until
+from loadtests.workload import Workload
 
 
 class LoadUser(User):
@@ -52,7 +54,8 @@ class ClosedUser(LoadUser):
         self.number = workload.enrol()
         everyone = workload.options.users or 1
         self.due = workload.clock + workload.options.think_s * (self.number % everyone) / everyone
-        sleep_until(self.due)
+        with closing(Alarm()) as alarm:
+            alarm.sleep_until(min(self.due, workload.end))
 
     def wait_time(self) -> float:
         """Seconds of thinking between two operations."""

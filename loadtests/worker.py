@@ -38,7 +38,7 @@ IN_TURN: dict[type[Command], frozenset[State]] = {
     Preload: frozenset({"up"}),
     Start: frozenset({"up", "preloaded"}),
     Stop: frozenset({"loading", "drained"}),
-    ReadBackKeys: frozenset({"drained", "read"}),
+    ReadBackKeys: frozenset({"drained"}),
 }
 
 log = logging.getLogger("loadtests")
@@ -125,14 +125,15 @@ class Worker:
 
     def _load(self, clock: float) -> None:
         self._recorder.start_clock(clock)
-        self._workload.clock = clock
+        self._workload.begin(clock)
         self._session.start()
         self._control.tell("started")
         while not self._stop.is_set() and (left := self._workload.end - time.monotonic()) > 0:
             self._stop.wait(min(left, STATS_EVERY))
             self._tell_stats()
+        self._workload.finish()
+        self._workload.drain()  # before Locust is stopped, which costs it 30 ms that would be in latencies
         self._session.stop()
-        self._workload.drain()
         self._tell_stats()
         self._recorder.flush()
         self._state = "drained"

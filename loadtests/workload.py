@@ -11,16 +11,20 @@ no longer reads, so that sending blocks) is cut off, its connection replaced, an
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
 import gevent
+from gevent.event import Event
 from gevent.pool import Pool
 
 from harness.records import Kind, Outcome, Phase
+from loadtests.alarm import Alarm
 from loadtests.arrivals import arrivals
 from loadtests.client import LoadClient, LookedUp, Stored
 from loadtests.config import WorkerConfig
@@ -32,6 +36,7 @@ from loadtests.recorder import Operation
 
 DEADLINE_SLACK = 0.5  # s over an operation's timeout after which its client is cut off
 BURST = 64  # late arrivals that are sent before other greenlets get their turn
+GLANCE = 0.05  # s between two looks at whether the load was told to end
 UNKNOWN = -1
 
 log = logging.getLogger("loadtests")
@@ -95,6 +100,7 @@ class Workload:
         self.config = config
         self.options = config.load
         self.clock = 0.0  # CLOCK_MONOTONIC of t = 0
+        self.end = math.inf  # CLOCK_MONOTONIC from which on nothing is due
         self.in_flight = 0
         self.window = Window()
         self.keys = Keys(config.seed, config.worker, config.load.value_size)
@@ -105,16 +111,23 @@ class Workload:
         self._mix = Random(f"mix/{config.seed}/{config.worker}")
         self._cap = max(1, config.share(config.load.max_in_flight))
         self._arriving = Pool()
+        self._idle = Event()
+        self._all_sent = Event()
+        self._all_sent.set()
         self._users = 0
         self._told: set[str] = set()
 
     # --- the load ----------------------------------------------------------------------------------
 
-    @property
-    def end(self) -> float:
-        """CLOCK_MONOTONIC from which on nothing more is due; infinite if the load ends by a command only."""
+    def begin(self, clock: float) -> None:
+        """Set t = 0 (CLOCK_MONOTONIC, s); the load ends when its duration is over, or when `finish` is called."""
+        self.clock = clock
         duration = self.config.duration_s
-        return float("inf") if duration is None else self.clock + duration
+        self.end = math.inf if duration is None else clock + duration
+
+    def finish(self) -> None:
+        """Nothing that is due from now on is sent."""
+        self.end = min(self.end, time.monotonic())
 
     def send_arrivals(self) -> None:
         """The open model: a greenlet for each arrival, at its due time, until the load's end.
@@ -124,16 +137,33 @@ class Workload:
         """
         rate = self.options.rate_per_s
         assert rate is not None
-        share = {"seed": self.config.seed, "index": self.config.index, "workers": self.config.workers}
-        end, late = self.end, 0
-        for due in arrivals(self.options.arrivals, rate, **share):
+        config = self.config
+        due_times = arrivals(self.options.arrivals, rate, seed=config.seed, index=config.index, workers=config.workers)
+        self._all_sent.clear()
+        try:
+            with closing(Alarm()) as alarm:
+                self._send(due_times, alarm)
+        finally:
+            self._all_sent.set()
+
+    def _send(self, due_times: Iterable[float], alarm: Alarm) -> None:
+        late = 0
+        for due in due_times:
             intended = self.clock + due
-            if intended >= end:
+            late = 0 if self._await(intended, alarm) else late + 1
+            if intended >= self.end:
                 return
-            late = 0 if sleep_until(intended) else late + 1
             if late % BURST == BURST - 1:
                 gevent.sleep(0)
             self._arrive(intended)
+
+    def _await(self, moment: float, alarm: Alarm) -> bool:
+        """Sleep until ``moment`` or the load's end, which may be moved meanwhile; False if that was past already."""
+        slept = False
+        while (now := time.monotonic()) < (until := min(moment, self.end)):
+            alarm.sleep_until(min(until, now + GLANCE))
+            slept = True
+        return slept
 
     def _arrive(self, intended: float) -> None:
         kind, key = self._draw()
@@ -153,8 +183,12 @@ class Workload:
         return self.config.index + (self._users - 1) * self.config.workers
 
     def drain(self) -> None:
-        """Wait for what is in flight; what outlives its deadline all the same is cut off."""
-        self._arriving.join(timeout=self.options.timeout_s + 2 * DEADLINE_SLACK)
+        """Wait until nothing is in flight; what outlives its deadline all the same is cut off."""
+        self._all_sent.wait(10 * GLANCE)
+        gevent.sleep(0)  # what was just spawned starts
+        if self.in_flight:
+            self._idle.clear()
+            self._idle.wait(self.options.timeout_s + 2 * DEADLINE_SLACK)
         self.cut_off()
 
     def cut_off(self) -> None:
@@ -198,6 +232,8 @@ class Workload:
             result = self._result(kind, key, gateway, started)
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
             operation = self._row(kind, key, intended, started, time.monotonic(), result, gateway, phase)
             self.tell(operation)
         return operation
@@ -283,12 +319,3 @@ class Workload:
         if kind not in self._told:
             self._told.add(kind)
             log.exception("the client raised %s, which is no ClientFailure", kind)
-
-
-def sleep_until(moment: float) -> bool:
-    """Sleep until ``moment`` (CLOCK_MONOTONIC, s); False if it was past already. gevent may wake early, so it looks."""
-    slept = False
-    while (left := moment - time.monotonic()) > 0:
-        gevent.sleep(left)
-        slept = True
-    return slept

@@ -1,30 +1,38 @@
-"""`blackhole`: A's bytes to B vanish, while connections stay open."""
+"""`blackhole`: A's bytes to B vanish, connections stay open.
+
+Tolerance: effective if no sampled ping of A arrives at B, while B's pings arrive at A (unless that is cut as well). Ended if all
+sampled pairs answer within 5 s: connections that were held are closed by the heal, and nodes reconnect.
+"""
 
 from __future__ import annotations
 
-import random
-from typing import ClassVar, Literal
+from random import Random
+from typing import ClassVar
 
-from chaos.links import DirectedOptions, directed_action, directed_effects
+from pydantic import BaseModel
+
+from chaos.faults.ends import Ends, effects_between, link_action
+from chaos.observing import Silence
 from harness.effects import Effect
+from harness.faults import Entry, ForRule, Level, PlanWorld
+from harness.links import Topology
 from harness.records import Action
-from harness.selectors import Level
-from harness.world import Entry, PlanWorld, SiteMap
 
 
-class Blackhole:
+class Blackhole(Silence):
     """See the module."""
 
-    key = "blackhole"
-    summary = "A's bytes to B vanish, connections stay open"
+    key: ClassVar[str] = "blackhole"
+    summary: ClassVar[str] = "A's bytes to B vanish, connections stay open"
     level: ClassVar[Level] = "link"
-    Options = DirectedOptions
-    duration: ClassVar[Literal["required", "optional", "refused"]] = "optional"
+    lasts: ClassVar[ForRule] = "required"
+    shorthand: ClassVar[str | None] = None
+    Options: ClassVar[type[BaseModel]] = Ends
 
-    def plan(self, options: DirectedOptions, entry: Entry, world: PlanWorld, rng: random.Random) -> list[Action]:
-        """See `Fault.plan`."""
-        return [directed_action(options, entry, world, rng, {})]
+    def plan(self, options: Ends, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
+        """One action."""
+        return [link_action(self.key, options, entry, world, rng, {})]
 
-    def effects(self, action: Action, world: SiteMap) -> list[Effect]:
-        """See `Fault.effects`."""
-        return [*directed_effects(action, world, "blackhole")]
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+        """A black hole on every link from A to B."""
+        return list(effects_between(action, "blackhole", {}))

@@ -1,110 +1,78 @@
-"""`churn`: members leave and come back, identity kept.
+"""`churn`: members leave and come back, each with sessions and downtimes drawn from distributions; their identity is kept.
 
-Who takes part is picked once, at the start, among those that run then. Each member alternates between sessions and
-downtimes of its own; each downtime is one action. Rules:
+A plan of kills and restarts, one action for each downtime. The members are chosen once. They have been up for a while when the
+fault begins, so their first session is a residual one. A session that would be shorter than a node takes to start, and 200 ms,
+is lengthened. All members are back at the end: the last downtime is cut there, and none begins in the last half second.
 
-- The first session is a residual one (see `distributions.py`): the member was up before the churn began.
-- Later sessions are at least SHORTEST_SESSION + START_UP long, counted from the restart, and downtimes at least
-  SHORTEST_DOWNTIME: what is shorter could not be told from a member that never changed.
-- All are back at the end: the last downtime is cut, its restart is issued at the entry's end at the latest; a member
-  that would leave too late for a downtime stays.
-- A churn in which nobody leaves did not happen. Such draws are thrown away and drawn again, DRAWS times at most; so
-  what comes out is distributed as asked, on the condition that somebody leaves.
-- A member that something else has killed meanwhile stays dead as long as anything wants it so.
+Effective if the process table has no such process during a downtime; ended if it has again.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
-from typing import Annotated, ClassVar, Literal
+from random import Random
+from typing import ClassVar, Literal
 
-from chaos.distributions import Distribution, Lengths
+from pydantic import BaseModel
+
+from chaos.distributions import OneDistribution
+from chaos.observing import Absence
 from harness.effects import Effect, MemberClaim
-from harness.faults import FaultOptions
-from harness.fields import Flag, SelectorField, choice
+from harness.faults import Entry, ForRule, Level, PlanWorld
+from harness.links import Topology
+from harness.options import Section, Select
 from harness.records import Action
-from harness.selectors import Level
-from harness.world import Entry, PlanWorld, SiteMap, UnplannableError
 
-SHORTEST_SESSION = 200_000  # µs
-START_UP = 300_000  # µs that a member may take until it serves
-SHORTEST_DOWNTIME = 300_000  # µs
-DRAWS = 100
-MOST_ACTIONS = 100_000
+START_UP = 800_000  # µs that a node takes to serve, generously
+SHORTEST_SESSION = 200_000 + START_UP  # µs
+SHORTEST_DOWNTIME = 100_000  # µs
+LAST_LEAVE = 500_000  # µs before the end
 
 
-class ChurnOptions(FaultOptions):
-    """`leave: stop` asks members to leave (SIGTERM); `keep_data`: whether they find their records again."""
-
-    nodes: SelectorField
-    session: Lengths
-    downtime: Lengths
-    leave: Annotated[Literal["kill", "stop"], choice("kill", "stop")] = "kill"
-    keep_data: Flag = False
+class ChurnOptions(Section):
+    nodes: Select
+    session: OneDistribution
+    downtime: OneDistribution
+    leave: Literal["kill", "stop"] = "kill"
 
 
-class Churn:
+class Churn(Absence):
     """See the module."""
 
-    key = "churn"
-    summary = "members leave and come back, identity kept"
+    key: ClassVar[str] = "churn"
+    summary: ClassVar[str] = "members leave and come back, identity kept"
     level: ClassVar[Level] = "member"
-    Options = ChurnOptions
-    duration: ClassVar[Literal["required", "optional", "refused"]] = "required"
+    lasts: ClassVar[ForRule] = "required"
+    shorthand: ClassVar[str | None] = None
+    Options: ClassVar[type[BaseModel]] = ChurnOptions
 
-    def plan(self, options: ChurnOptions, entry: Entry, world: PlanWorld, rng: random.Random) -> list[Action]:
-        """See `Fault.plan`. Options hold the claim: state, graceful, keep_data."""
-        members = world.pick_members(options.nodes, entry.at_us, rng)
-        session, downtime = options.session.distribution(), options.downtime.distribution()
-        claim = {"state": "dead", "graceful": options.leave == "stop", "keep_data": options.keep_data}
+    def plan(self, options: ChurnOptions, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
+        """An action for each downtime of each member."""
+        assert entry.until_us is not None
         return [
             Action(
-                at_us=begin,
-                until_us=end,
-                fault=entry.fault,
+                at_us=left,
+                until_us=back,
+                fault=self.key,
                 name=entry.name,
                 entry=entry.index,
                 targets=[member],
-                options=dict(claim),
+                options={"leave": options.leave},
             )
-            for begin, end, member in absences(members, session, downtime, entry, rng)
+            for member in world.select_members(options.nodes, entry.at_us, rng)
+            for left, back in downtimes(options, entry.at_us, entry.until_us, rng)
         ]
 
-    def effects(self, action: Action, world: SiteMap) -> list[Effect]:  # noqa: ARG002
-        """See `Fault.effects`."""
-        graceful, keep = action.options["graceful"], action.options["keep_data"]
-        return [MemberClaim(name, "dead", graceful=graceful, keep_data=keep) for name in action.targets]
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+        """Its member is dead."""
+        graceful = action.options["leave"] == "stop"
+        return [MemberClaim(name, "dead", graceful=graceful) for name in action.targets]
 
 
-def absences(
-    members: list[str], session: Distribution, downtime: Distribution, entry: Entry, rng: random.Random
-) -> list[tuple[int, int, str]]:
-    """(leaves, is back, member) for all, by time. Raises UnplannableError if nobody ever leaves, or too many do."""
-    for _ in range(DRAWS):
-        found: list[tuple[int, int, str]] = []
-        for member in members:
-            for begin, end in member_absences(session, downtime, entry, rng):
-                found.append((begin, end, member))
-                if len(found) > MOST_ACTIONS:
-                    raise UnplannableError(f"more than {MOST_ACTIONS} departures: lengthen session, or shorten `for`")
-        if found:
-            return sorted(found, key=lambda absence: (absence[0], members.index(absence[2])))
-    raise UnplannableError("with these sessions nobody would ever leave: shorten session, or lengthen `for`")
-
-
-def member_absences(
-    session: Distribution, downtime: Distribution, entry: Entry, rng: random.Random
-) -> Iterator[tuple[int, int]]:
-    """One member's (leaves, is back) within the entry, in µs since the clock's start."""
-    leaves = entry.at_us + microseconds(session.draw_residual(rng))
-    while leaves + SHORTEST_DOWNTIME <= entry.until_us:
-        away = max(SHORTEST_DOWNTIME, microseconds(downtime.draw(rng)))
-        back = min(leaves + away, entry.until_us)
-        yield leaves, back
-        leaves = back + max(SHORTEST_SESSION + START_UP, microseconds(session.draw(rng)))
-
-
-def microseconds(length: float) -> int:
-    """Seconds, rounded to whole µs; beyond a thousand years all lengths are the same."""
-    return round(min(length, 3e10) * 1_000_000)
+def downtimes(options: ChurnOptions, begin: int, end: int, rng: Random) -> Iterator[tuple[int, int]]:
+    """When one member leaves and is back, in µs, between ``begin`` and ``end``."""
+    left = begin + options.session.chosen.residual(rng)
+    while left < end - LAST_LEAVE:
+        back = left + max(SHORTEST_DOWNTIME, options.downtime.chosen.draw(rng))
+        yield left, min(back, end)
+        left = back + max(SHORTEST_SESSION, options.session.chosen.draw(rng))

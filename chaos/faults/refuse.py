@@ -1,46 +1,38 @@
-"""`refuse`: A cannot open or use connections to B, both ways on them; all of them, never a share."""
+"""`refuse`: A cannot open or use connections to B; those that it had are closed.
+
+It works on whole connections, so that answers on them are gone as well; what B sends on its own connections to A still arrives.
+Tolerance: effective if each sampled ping of A to B is refused or cut off, and none arrives. Ended if all answer within 5 s.
+"""
 
 from __future__ import annotations
 
-import random
-from typing import ClassVar, Literal
+from random import Random
+from typing import ClassVar
 
-from pydantic import field_validator
+from pydantic import BaseModel
 
-from chaos.links import ALL, DirectedOptions, directed_action, directed_effects
+from chaos.faults.ends import Ends, effects_between, link_action
+from chaos.observing import Refusal
 from harness.effects import Effect
-from harness.fields import UnfitValueError
+from harness.faults import Entry, ForRule, Level, PlanWorld
+from harness.links import Topology
 from harness.records import Action
-from harness.selectors import Level
-from harness.world import Entry, PlanWorld, SiteMap
 
 
-class RefuseOptions(DirectedOptions):
-    """`from`, `to`; `toxicity` can only be 100%."""
-
-    @field_validator("toxicity")
-    @classmethod
-    def _all_connections(cls, toxicity: int) -> int:
-        if toxicity != ALL:
-            raise UnfitValueError(
-                "a refusal closes the whole link, so it is 100% (blackhole can hit a share of connections)"
-            )
-        return toxicity
-
-
-class Refuse:
+class Refuse(Refusal):
     """See the module."""
 
-    key = "refuse"
-    summary = "A cannot open or use connections to B"
+    key: ClassVar[str] = "refuse"
+    summary: ClassVar[str] = "A cannot open or use connections to B"
     level: ClassVar[Level] = "link"
-    Options = RefuseOptions
-    duration: ClassVar[Literal["required", "optional", "refused"]] = "optional"
+    lasts: ClassVar[ForRule] = "required"
+    shorthand: ClassVar[str | None] = None
+    Options: ClassVar[type[BaseModel]] = Ends
 
-    def plan(self, options: RefuseOptions, entry: Entry, world: PlanWorld, rng: random.Random) -> list[Action]:
-        """See `Fault.plan`."""
-        return [directed_action(options, entry, world, rng, {})]
+    def plan(self, options: Ends, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
+        """One action."""
+        return [link_action(self.key, options, entry, world, rng, {})]
 
-    def effects(self, action: Action, world: SiteMap) -> list[Effect]:
-        """See `Fault.effects`."""
-        return [*directed_effects(action, world, "refuse")]
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+        """Refusal on every link from A to B; a proxy is switched for all of its connections, so toxicity is whole."""
+        return list(effects_between(action, "refuse", {}))
