@@ -164,10 +164,11 @@ def _malformed(text: str) -> str:
 def _no_metric(word: str) -> str:
     if word in OPERATION_METRICS:
         return f"no metric `{word}`, did you mean `lookup.{word}` or `store.{word}`?"
-    kind, dot, measure = word.partition(".")
-    if dot and kind in KINDS:
-        measures = ", ".join(OPERATION_METRICS)
-        return f"no metric `{word}`{did_you_mean(word, METRICS) or f' (of a {kind}: {measures})'}"
+    kind, _, measure = word.partition(".")
+    if kind in KINDS:
+        near = difflib.get_close_matches(measure, OPERATION_METRICS, n=1)
+        meant = f", did you mean `{kind}.{near[0]}`?" if near else f" (of a {kind}: {', '.join(OPERATION_METRICS)})"
+        return f"no metric `{word}`{meant}"
     known = ", ".join(["lookup.success", "lookup.p99", "store.success", "…", *RUN_METRICS])
     return f"no metric `{word}`{did_you_mean(word, METRICS) or f' (metrics: {known})'}"
 

@@ -1,11 +1,14 @@
-"""``python -P -m loadtests CONFIG.json``: one load worker, driven over stdin and stdout (see `control`)."""
+"""`python -m loadtests CONFIG`: one load worker. See `worker.py`."""
 
-import sys
+from __future__ import annotations
 
-from gevent import monkey
+import gevent.monkey
 
-monkey.patch_all()  # before anything else is imported that makes sockets, locks or threads
+gevent.monkey.patch_all()  # before anything that opens a socket or a thread
+
+import sys  # noqa: E402
 
 from loadtests.worker import main  # noqa: E402
 
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

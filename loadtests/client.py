@@ -1,8 +1,6 @@
-"""What a load worker needs of a target's client, and the one for Kademlia.
+"""What a load client is, and the one for Kademlia. Other targets bring theirs and name it in the worker's configuration.
 
-Another target brings its own: any class of this shape, named by the configuration as ``module:Class``. Workers run
-under gevent's monkey-patching, so a client of plain blocking sockets is cooperative without knowing it. A worker holds
-one client per gateway and has many operations in flight on it.
+Under gevent's monkey-patching the blocking client of the node is cooperative: its waits are greenlets' waits.
 """
 
 from __future__ import annotations
@@ -10,84 +8,81 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from loadtests.errors import BadAnswer, ConnectionLost, NoAnswer, Refused
 from node.client import Client
-from node.errors import ClientDisconnected, ClientError, ClientRefused, ClientTimeout
+from node.errors import ClientDisconnected, ClientRefused, ClientTimeout, NodeError
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A gateway's answer to a store. ``hops`` and ``rpcs`` as the gateway counts them, -1 where unknown."""
+@dataclass(frozen=True)
+class Answer:
+    """What a gateway answered. ``value`` is None if a lookup found nothing, or for a store; -1 is unknown."""
 
-    acks: int  # holders that acknowledged; the gateway counts once if it holds the record
-    hops: int = -1
-    rpcs: int = -1
-    error: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LookedUp:
-    """A gateway's answer to a lookup. A non-empty ``error`` says that the search itself failed."""
-
-    found: bool
-    value: bytes = b""
+    value: bytes | None = None
     version: int = -1
     hops: int = -1
     rpcs: int = -1
+    acks: int = -1
     error: str = ""
 
 
+class OperationFailed(Exception):
+    """An operation without an answer. ``outcome`` and ``error`` are those of its row; all of them speak against the gateway."""
+
+    def __init__(self, outcome: str, error: str) -> None:
+        super().__init__(error)
+        self.outcome, self.error = outcome, error
+
+
 class LoadClient(Protocol):
-    """One gateway, as a client sees it. Safe to use from many greenlets. Methods raise `ClientFailure` only."""
+    """A connection to one gateway, used by many greenlets at once. Methods raise OperationFailed."""
 
     def __init__(self, host: str, port: int, cluster: str) -> None: ...
 
-    def store(self, key: bytes, value: bytes, *, version: int, timeout: float) -> Stored:
-        """Store through this gateway; ``timeout`` in seconds."""
+    def store(self, key: bytes, value: bytes, version: int, timeout: float) -> Answer:
+        """Store a value; the answer's ``acks`` counts the holders."""
         ...
 
-    def lookup(self, key: bytes, *, timeout: float) -> LookedUp:
-        """Look up through this gateway; ``timeout`` in seconds."""
+    def lookup(self, key: bytes, timeout: float) -> Answer:
+        """Look a key up."""
         ...
 
     def close(self) -> None:
-        """Let the connection go; what waits on it fails."""
+        """Give the connection back."""
         ...
 
 
 class KademliaClient:
-    """`LoadClient` over `node.client`."""
+    """See `LoadClient`."""
 
     def __init__(self, host: str, port: int, cluster: str) -> None:
         self._client = Client(host, port, cluster)
 
-    def store(self, key: bytes, value: bytes, *, version: int, timeout: float) -> Stored:
+    def store(self, key: bytes, value: bytes, version: int, timeout: float) -> Answer:
         """See `LoadClient.store`."""
         try:
-            result = self._client.put(key, value, version=version, timeout=timeout)
-        except ClientError as error:
-            raise _translated(error) from error
-        return Stored(result.acks, result.hops, result.rpcs, result.error)
+            done = self._client.put(key, value, version=version, timeout=timeout)
+        except NodeError as error:
+            raise failure(error) from error
+        return Answer(None, version, done.hops, done.rpcs, done.acks, done.error)
 
-    def lookup(self, key: bytes, *, timeout: float) -> LookedUp:
+    def lookup(self, key: bytes, timeout: float) -> Answer:
         """See `LoadClient.lookup`."""
         try:
-            result = self._client.get(key, timeout=timeout)
-        except ClientError as error:
-            raise _translated(error) from error
-        return LookedUp(result.found, result.value, result.version, result.hops, result.rpcs, result.error)
+            done = self._client.get(key, timeout=timeout)
+        except NodeError as error:
+            raise failure(error) from error
+        return Answer(done.value if done.found else None, done.version, done.hops, done.rpcs, error=done.error)
 
     def close(self) -> None:
         """See `LoadClient.close`."""
         self._client.close()
 
 
-def _translated(error: ClientError) -> NoAnswer | Refused | ConnectionLost | BadAnswer:
-    """The node's error in loadtests' terms."""
+def failure(error: NodeError) -> OperationFailed:
+    """The node's errors in the words of a row."""
     if isinstance(error, ClientTimeout):
-        return NoAnswer("no_answer")
+        return OperationFailed("timeout", "timeout")
     if isinstance(error, ClientRefused):
-        return Refused(str(error))
+        return OperationFailed("refused", "refused")
     if isinstance(error, ClientDisconnected):
-        return ConnectionLost("connection_lost")
-    return BadAnswer(f"bad_answer: {error}")
+        return OperationFailed("error", "connection_lost")
+    return OperationFailed("error", f"protocol: {error}")
