@@ -55,11 +55,11 @@ class Weibull(Section):
 
     def draw(self, rng: Random) -> int:
         """See `Distribution.draw`."""
-        return round(self.scale * (-math.log(1 - rng.random())) ** (1 / self.shape))
+        return round(float(self.scale * (-math.log(1 - rng.random())) ** (1 / self.shape)))
 
     def residual(self, rng: Random) -> int:
         """See `Distribution.residual`; F(x) = P(1/shape, (x/scale)^shape), with P the regularised incomplete gamma."""
-        return round(self.scale * inverse_gamma(1 / self.shape, rng.random()) ** (1 / self.shape))
+        return round(float(self.scale * inverse_gamma(1 / self.shape, rng.random()) ** (1 / self.shape)))
 
 
 def incomplete_gamma(a: float, x: float) -> float:

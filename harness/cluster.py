@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from harness.backends import Backend, ProcessState
+from harness.backends import ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
 from harness.links import Topology
@@ -48,7 +48,6 @@ class Cluster:
         members: Members,
         links: LinkReconciler,
         target: Target,
-        backend: Backend,
         cluster_id: str,
         options: Mapping[str, Any],
         network: Sequence[LinkEffect] = (),
@@ -58,7 +57,6 @@ class Cluster:
         self.links = links
         self.addresses = {address.name: address for address in addresses}
         self._target = target
-        self._backend = backend
         self._options = options
         self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
         self._links_lock = threading.Lock()
@@ -138,12 +136,10 @@ class Cluster:
             lacking = self.unready()
 
     def close(self) -> None:
-        """Let all members leave and close every connection."""
-        self.members.close()
+        """Close every connection of ours."""
         self._pingers.shutdown(wait=True)
         for handle in self._handles.values():
             handle.close()
-        self._backend.close()
 
     def _ping(self, source: str, destination: str, *, timeout: float) -> Ping:
         pair = (self.addresses[source], self.addresses[destination])

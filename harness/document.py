@@ -143,7 +143,7 @@ def _scalar(node: yaml.Node, document: Document) -> Any:
     if node.tag in (f"{TAGS}int", f"{TAGS}float") and ":" in node.value:
         return node.value
     if node.tag in (f"{TAGS}int", f"{TAGS}float", f"{TAGS}bool", f"{TAGS}null"):
-        return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node)
     if node.tag not in (f"{TAGS}str", f"{TAGS}timestamp"):
         document.mistakes.append((_mark(node, document), f"the tag {node.tag} has no meaning here"))
     return node.value

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from harness import document, expectations, faults, selectors
@@ -244,7 +244,7 @@ def _path(detail: ErrorDetails) -> Path_:
     return tuple("for" if step == "for_" else step for step in detail["loc"])
 
 
-def _mistake(source: Document, path: Path_, detail: ErrorDetails, model: type[Section], at: Path_ = ()) -> Mistake:
+def _mistake(source: Document, path: Path_, detail: ErrorDetails, model: type[BaseModel], at: Path_ = ()) -> Mistake:
     """One of pydantic's findings in the product's words."""
     kind, key = detail["type"], path[-1] if path else ""
     whole = (*at, *path)
@@ -277,7 +277,7 @@ def _words(detail: ErrorDetails) -> str:
     return str(detail["msg"])
 
 
-def _known_keys(model: type[Section], path: Path_) -> list[str]:
+def _known_keys(model: type[BaseModel], path: Path_) -> list[str]:
     for step in path:
         inner = model.model_fields[str(step)].annotation
         model = inner if isinstance(inner, type) and issubclass(inner, Section) else RepeatSection

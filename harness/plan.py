@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from harness import faults
 from harness.effects import MemberClaim
 from harness.errors import ExperimentError
 from harness.experiment import Experiment
-from harness.faults import Entry
 from harness.links import Topology
 from harness.quantities import time_text
 from harness.records import SCHEMA, Action, Plan, PlannedNode
@@ -46,6 +46,11 @@ def make_plan(experiment: Experiment) -> Plan:
 def plan_bytes(plan: Plan) -> bytes:
     """`plan.json`: canonical, so that equal plans are equal bytes."""
     return json.dumps(msgspec.to_builtins(plan), indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def plan_text(plan: Plan) -> str:
+    """The experiment of a plan as YAML: what its `experiment.yaml` is when the plan is played again."""
+    return yaml.safe_dump(plan.experiment, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_plan(path: Path) -> Plan:

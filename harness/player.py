@@ -39,6 +39,7 @@ MARGIN = 0.15  # s before a heal, when its observation must have ended
 HEAL_BUDGET = 5.0  # s in which the end of an effect must have shown
 OPEN_BUDGET = 5.0  # s for the effect of an action without an end
 HEAL_TRIES = 3
+CHECK_EVERY = 0.25  # s
 
 State = Literal["planned", "active", "healed", "skipped", "failed"]
 
@@ -112,6 +113,7 @@ class Player:
     actions: Sequence[Action]
     fault_of: Callable[[str], Fault]
     seed: int
+    check: Callable[[], None] = lambda: None  # raises when the run cannot go on
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -126,9 +128,9 @@ class Player:
         steps = self._steps()
         while steps and steps[0][0] < until:
             at, _, step, run = heapq.heappop(steps)
-            _sleep_until(zero + at)
+            self._sleep_until(zero + at)
             step(run)
-        _sleep_until(zero + until)
+        self._sleep_until(zero + until)
         for _, _, step, run in sorted(steps):  # heals that fall on the very end
             if step == self._heal:
                 step(run)
@@ -279,8 +281,8 @@ class Player:
         sites = {(e.source, e.destination) for e in effects if isinstance(e, LinkEffect)}
         return sites, {e.member for e in effects if isinstance(e, MemberClaim)}
 
-
-def _sleep_until(when: float) -> None:
-    delay = when - time.monotonic()
-    if delay > 0:
-        time.sleep(delay)  # this is the clock of the experiment: the time itself is what is awaited
+    def _sleep_until(self, when: float) -> None:
+        """This is the experiment's clock: the time itself is what is awaited, and the run's health looked at meanwhile."""
+        while (left := when - time.monotonic()) > 0:
+            self.check()
+            time.sleep(min(left, CHECK_EVERY))

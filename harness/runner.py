@@ -8,33 +8,43 @@ step of the teardown is tried, its failure journalled, and the next one taken. W
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
-
+from harness import registry
 from harness.boot import Booted, boot
+from harness.cleanup import end_processes
 from harness.cluster import Cluster
-from harness.errors import HarnessError, KadstormError, LoadFailed, MemberFailed, TargetError, ToxiproxyFailed
+from harness.errors import HarnessError, KadstormError
 from harness.events import Consumer, Events
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
+from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
+from harness.plan import plan_bytes
 from harness.player import Player
-from harness.records import EVENTS_FILE, EXPERIMENT_FILE, LOAD_LOGS_DIR, NODES_STREAM, PLAN_FILE, Plan
+from harness.records import (
+    EVENTS_FILE,
+    EXPERIMENT_FILE,
+    LOAD_LOGS_DIR,
+    NODES_STREAM,
+    OPERATIONS_DIR,
+    PLAN_FILE,
+    Plan,
+)
 from harness.sampler import Sampler
 from harness.session import Session
 
-READY_PER_NODE = 0.5  # s on top of READY_BASE that a cluster may take to become ready
-READY_BASE = 20.0
 HEAD_START = 0.3  # s between the order to start the clock and t = 0, so that all workers have it in time
-DRAIN_GRACE = 5.0  # s on top of an operation's timeout
+GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
+PRELOAD_PER_KEY = 0.05  # s
+READBACK_PER_KEY = 0.02  # s
 
 ReasonKind = Literal["interrupted", "error", "inconclusive", "fail"]
 
@@ -128,38 +138,185 @@ class Runner:
         self.outcome.add("error", text)
         self.events.emit("error", detail={"message": text})
 
-    # --- phases ----------------------------------------------------------------------------------
+    # --- phases ---------------------------------------------------------------------------------------------------
 
     def _phases(self, stack: ExitStack) -> None:
         session = Session(self.run_dir)
-        self._on_teardown(stack, "the session", session.close)
+        self._on_teardown(stack, "the session", lambda: self._end_session(session))
         self.events.emit(
             "session",
             name=self.plan.experiment["name"],
-            detail={
-                "id": session.id,
-                "environment": self.environment,
-                "replay": self.replay,
+            detail={"id": session.id, "environment": self.environment, "replay": self.replay, "seed": self.plan.seed},
+        )
+        load = self._launch_load(session, stack)
+        with self._phase("boot"):
+            booted = boot(
+                self.plan, session, self.run_dir, self.toxiproxy, self.events,
+                lambda what, close: self._on_teardown(stack, what, close),
+            )  # fmt: skip
+        self._tell_ready(booted)
+        self._start_sampler(booted.cluster, stack)
+        with self._phase("preload"):
+            load.wait_up()
+            self._preload(load)
+        with self._phase("load", timing="run_s"):
+            player = self._play(booted.cluster, load, stack)
+        with self._phase("settle"):
+            self._final_heal(booted.cluster, player)
+            time.sleep(self.plan.experiment["settle_us"] / 1e6)  # the experiment asks for this time itself
+        with self._phase("readback"):
+            self._read_back(booted.cluster, load)
+        self._check_toxiproxy(booted)
+
+    def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
+        load = LoadDriver(
+            self._load_configs(session),
+            self.run_dir / LOAD_LOGS_DIR,
+            session.spawn,
+            on_exit=lambda name, how: self.events.emit("worker-exit", name=name, detail={"exit": how}),
+        )
+        self._on_teardown(stack, "the load's workers", load.close)
+        load.launch()
+        self.live.load = load
+        return load
+
+    def _load_configs(self, session: Session) -> list[Path]:
+        load = self.plan.experiment["load"]
+        workers = load["processes"]
+        topology = Topology.build(self.plan.nodes, host=session.host)
+        gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in topology.names]
+        configs = []
+        for index in range(workers):
+            name = f"load-{index}"
+            config = {
+                "worker": name,
+                "index": index,
+                "workers": workers,
                 "seed": self.plan.seed,
+                "cluster": session.cluster_id,
+                "client": registry.target().load_client,
+                "gateways": gateways,
+                "load": load_options(load),
+                "duration_s": self.plan.experiment["duration_us"] / 1e6,
+                "operations": str((self.run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
+            }
+            path = self.run_dir / LOAD_LOGS_DIR / f"{name}.json"
+            path.write_text(json.dumps(config, indent=1))
+            configs.append(path)
+        return configs
+
+    def _tell_ready(self, booted: Booted) -> None:
+        seconds = self.outcome.timings["boot_s"]
+        links = len(booted.cluster.topology.links)
+        self.environment["toxiproxy"] = booted.toxiproxy_version
+        self.events.emit(
+            "ready",
+            detail={
+                "seconds": seconds,
+                "nodes": len(self.plan.nodes),
+                "links": links,
+                "toxiproxy": booted.toxiproxy_version,
             },
         )
-        load = self._load_driver(session)
-        with self._phase("boot", "boot_s"):
-            self._on_teardown(stack, "the load's workers", load.close)
-            load.launch()
-            booted = self._boot(session, stack)
-        with self._phase("preload", "preload_s"):
-            load.wait_up()
-            load.preload()
-        with self._phase("load", "run_s"):
-            player = self._play(booted, load, stack)
-            self._settle(player)
-        with self._phase("readback", "readback_s"):
-            load.readback(self._living(booted.cluster))
-        load.quit()
-        self._check_load(load)
 
-    def _boot(self, session: Session, stack: ExitStack) -> Booted:
+    def _start_sampler(self, cluster: Cluster, stack: ExitStack) -> None:
+        sampler = Sampler(cluster, self.events, self.run_dir / NODES_STREAM)
+        self._on_teardown(stack, "the sampler", sampler.close)
+        self.live.sampler = sampler
+
+    def _preload(self, load: LoadDriver) -> None:
+        wanted = self.plan.experiment["load"]
+        deadline = GRACE + wanted["timeout_us"] / 1e6 + PRELOAD_PER_KEY * wanted["keys"]
+        stored, failed = load.preload(deadline=deadline)
+        self.events.emit("load", name="preload", detail={"stored": stored, "failed": failed})
+        if not stored:
+            raise HarnessError("not one of the first keys could be stored, so there is nothing to look up")
+        if failed:
+            self.outcome.add("inconclusive", f"{failed} of {stored + failed} first keys were not acknowledged")
+
+    def _play(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Player:
+        duration = self.plan.experiment["duration_us"] / 1e6
+        player = Player(cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=load.check)
+        self._on_teardown(stack, "the player's threads", player.close)
+        self._on_teardown(stack, "faults in force", player.heal_all)
+        zero = time.monotonic() + HEAD_START
+        self.events.start_clock(zero)
+        self.events.emit("clock")
+        load.start(zero)
+        assert self.live.sampler is not None
+        self.live.sampler.start()
+        player.play(zero, duration)
+        load.wait_drained(GRACE + self.plan.experiment["load"]["timeout_us"] / 1e6)
+        return player
+
+    def _final_heal(self, cluster: Cluster, player: Player) -> None:
+        player.heal_all()
+        for problem in player.problems:
+            self.outcome.add("error", problem)
+        disordered = cluster.disordered_links()
+        if disordered:
+            shown = ", ".join(disordered[:5])
+            self.outcome.add("fail", f"{len(disordered)} links are not as they should be after the last heal: {shown}")
+
+    def _read_back(self, cluster: Cluster, load: LoadDriver) -> None:
+        down = cluster.members.unresponsive()
+        alive = [name for name in cluster.members.names() if name not in down]
+        wanted = self.plan.experiment["load"]
+        stored = (
+            wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
+        )
+        deadline = GRACE + 3 * wanted["timeout_us"] / 1e6 + READBACK_PER_KEY * stored
+        outcomes = load.readback(alive, deadline=deadline)
+        self.events.emit("load", name="readback", detail={"outcomes": outcomes})
+
+    def _check_toxiproxy(self, booted: Booted) -> None:
+        if not booted.toxiproxy.alive():
+            raise HarnessError(f"Toxiproxy ended during the run: {booted.toxiproxy.exit()}")
+
+    # --- plumbing -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _phase(self, name: str, *, timing: str = "") -> Iterator[None]:
+        self.events.emit("phase", name=name)
         began = time.monotonic()
-        booted = boot(self.plan, session, self.run_dir, self.toxiproxy, self.events, stack_close=self._closer(stack))
-        ...
+        yield
+        self.outcome.timings[timing or f"{name}_s"] = round(time.monotonic() - began, 3)
+
+    def _on_teardown(self, stack: ExitStack, what: str, close: Callable[[], object]) -> None:
+        """Have ``close`` called when the run is taken down; its failure is journalled and stops nobody else's turn."""
+
+        def attempt() -> None:
+            try:
+                close()
+            except Exception as error:  # the teardown goes on, whatever it is
+                self._failed(f"taking down {what}: {error}")
+
+        stack.callback(attempt)
+
+    def _tear_down(self, stack: ExitStack) -> None:
+        self.events.emit("phase", name="teardown")
+        began = time.monotonic()
+        stack.close()
+        self.outcome.timings["teardown_s"] = round(time.monotonic() - began, 3)
+
+    def _end_session(self, session: Session) -> None:
+        left = end_processes(session.id)
+        session.close()
+        if left:
+            self._failed(f"{left} processes of this run had not ended; they have been killed")
+
+
+def load_options(load: dict[str, Any]) -> dict[str, Any]:
+    """The resolved load of a plan as a worker's configuration has it: seconds and shares."""
+    return {
+        "rate_per_s": None if load["rate_per_1000s"] is None else load["rate_per_1000s"] / 1000,
+        "users": load["users"],
+        "think_s": load["think_us"] / 1e6,
+        "arrivals": load["arrivals"],
+        "stores": load["stores_ppm"] / 1e6,
+        "keys": load["keys"],
+        "value_size": load["value_size"],
+        "write_acks": load["write_acks"],
+        "gateways": load["gateways"],
+        "timeout_s": load["timeout_us"] / 1e6,
+    }

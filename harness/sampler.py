@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from harness.cluster import Cluster
 from harness.events import Events
@@ -39,7 +39,7 @@ class Sampler:
     def _sample_until_closed(self) -> None:
         import pyarrow as pa  # half a second of import, beside the boot
 
-        schema = pa.schema([(name, pa.type_for_alias(alias)) for name, alias in NODE_COLUMNS.items()])
+        schema = pa.schema([(name, pa.type_for_alias(cast(Any, alias))) for name, alias in NODE_COLUMNS.items()])
         period = max(PERIOD, PERIOD_PER_NODE * len(self._cluster.addresses))
         try:
             with pa.OSFile(str(self._path), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:

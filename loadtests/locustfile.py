@@ -15,7 +15,7 @@ from locust import events
 
 from loadtests.client import KademliaClient
 from loadtests.session import GatewayAddress, LoadOptions, LoadSession, WorkerConfig
-from loadtests.users import ClosedUser, OpenUser
+from loadtests.users import SESSION, ClosedUser, OpenUser
 
 __all__ = ["ClosedUser", "OpenUser"]
 
@@ -31,7 +31,7 @@ def addresses(text: str) -> list[GatewayAddress]:
     return found
 
 
-@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
+@events.init_command_line_parser.add_listener
 def add_options(parser: Any) -> None:
     """Kadstorm's options beside Locust's."""
     group = parser.add_argument_group("Kadstorm")
@@ -49,13 +49,13 @@ def add_options(parser: Any) -> None:
     group.add_argument("--operations", default="operations.arrow", help="where the rows go")
 
 
-@events.init.add_listener  # type: ignore[untyped-decorator]
+@events.init.add_listener
 def choose_users(environment: Any, **_: Any) -> None:
     """Take the users of the chosen model."""
     environment.user_classes = [ClosedUser if environment.parsed_options.closed else OpenUser]
 
 
-@events.test_start.add_listener  # type: ignore[untyped-decorator]
+@events.test_start.add_listener
 def begin(environment: Any, **_: Any) -> None:
     """Preload, and start the clock. A master only coordinates: its workers have the sessions."""
     if type(environment.runner).__name__ == "MasterRunner":
@@ -88,17 +88,17 @@ def begin(environment: Any, **_: Any) -> None:
         operations=f"{options.operations}{suffix}",
     )
     session = LoadSession(config, KademliaClient, environment.events.request.fire)
-    environment.session = session
+    setattr(environment, SESSION, session)
     session.preload()
     session.start(time.monotonic())
 
 
-@events.test_stop.add_listener  # type: ignore[untyped-decorator]
+@events.test_stop.add_listener
 def end(environment: Any, **_: Any) -> None:
     """Finish what is in flight, and close the file of rows."""
-    session = getattr(environment, "session", None)
+    session = getattr(environment, SESSION, None)
     if session is not None:
         session.stopping = True
         session.drain()
         session.close()
-        environment.session = None
+        setattr(environment, SESSION, None)

@@ -7,14 +7,14 @@ clock's start is known; rows wait for that (they are the preload's, so their num
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pyarrow as pa
 
 from harness.records import OPERATION_COLUMNS
 
 FLUSH_EVERY = 0.25  # s
-SCHEMA = pa.schema([(name, pa.type_for_alias(alias)) for name, alias in OPERATION_COLUMNS.items()])
+SCHEMA = pa.schema([(name, pa.type_for_alias(cast(Any, alias))) for name, alias in OPERATION_COLUMNS.items()])
 
 
 class Row(NamedTuple):

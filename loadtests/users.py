@@ -16,14 +16,17 @@ from loadtests.gateways import Gateway
 from loadtests.session import LoadSession
 
 
-class SessionUser(User):  # type: ignore[misc]
+SESSION = "kadstorm_session"  # the attribute of the environment where users find their session
+
+
+class SessionUser(User):
     """Base: a user that works on the environment's session."""
 
     abstract = True
 
     @property
     def session(self) -> LoadSession:
-        return cast(LoadSession, self.environment.session)
+        return cast(LoadSession, getattr(self.environment, SESSION))
 
     def await_clock(self) -> LoadSession:
         """Wait for the clock's start."""
@@ -39,7 +42,7 @@ class OpenUser(SessionUser):
 
     fixed_count = 1
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def dispatch(self) -> None:
         """Serve all arrivals of this worker, then stop."""
         session = self.await_clock()
@@ -78,7 +81,7 @@ class OpenUser(SessionUser):
 class ClosedUser(SessionUser):
     """Asks, waits for the answer, thinks, and asks again."""
 
-    @task  # type: ignore[untyped-decorator]
+    @task
     def live(self) -> None:
         """One user's life."""
         session = self.await_clock()

@@ -27,7 +27,7 @@ from gevent.fileobject import FileObject
 from locust.env import Environment
 
 from loadtests.session import LoadSession, WorkerConfig
-from loadtests.users import ClosedUser, OpenUser
+from loadtests.users import SESSION, ClosedUser, OpenUser
 
 STATS_EVERY = 0.5  # s
 SPAWN_RATE = 100  # users a second
@@ -60,9 +60,9 @@ class Worker:
     def __init__(self, config: WorkerConfig, client_class: Any) -> None:
         closed = config.load.users is not None
         self.environment = Environment(user_classes=[ClosedUser if closed else OpenUser])
-        self.environment.create_local_runner()
+        self.runner = self.environment.create_local_runner()
         self.session = LoadSession(config, client_class, self.environment.events.request.fire)
-        self.environment.session = self.session
+        setattr(self.environment, SESSION, self.session)
         users = len(range(config.index, config.load.users or 0, config.workers))
         self._users = users if closed else 1
         self._loading: gevent.Greenlet | None = None
@@ -101,11 +101,10 @@ class Worker:
                 say("readback", keys=sum(outcomes.values()), outcomes=outcomes)
 
     def _load(self) -> None:
-        runner = self.environment.runner
         if self._users:
-            runner.start(self._users, spawn_rate=SPAWN_RATE)
+            self.runner.start(self._users, spawn_rate=SPAWN_RATE)
         say("started")
-        while not self.session.over() or runner.user_count:
+        while not self.session.over() or self.runner.user_count:
             gevent.sleep(0.02)
         self.session.drain()
         self.session.recorder.flush()
@@ -125,5 +124,5 @@ class Worker:
         self._watch.kill()
         if self._loading is not None:
             self._loading.kill()
-        self.environment.runner.quit()
+        self.runner.quit()
         self.session.close()

@@ -244,7 +244,8 @@ def resident_bytes() -> int:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
-    return Client(*arguments.at, arguments.cluster)
+    host, port = arguments.at
+    return Client(host, port, arguments.cluster)
 
 
 def _put(arguments: argparse.Namespace) -> int:

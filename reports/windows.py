@@ -1,4 +1,4 @@
-"""When faults were in force, by the journal, and which operations a scope covers. Pure: events and arrays in, arrays out.
+"""When faults were in force, by the journal, and which operations a scope covers. Pure: events in, masks out.
 
     inject        heal          heal + TAIL      next inject
       ├─────────────┤╌╌╌╌╌╌╌╌╌╌╌╌╌┤                 │
@@ -8,9 +8,9 @@
 - A fault here is one entry of the timeline: from the first injection of any of its actions to the last heal of any.
 - An action that is never healed because it has no end (kill, stop, join, replace) counts as healed when its effect was
   observed. One that should have been healed and was not is in force to the end.
-- An operation is in a scope by its intended start; it is `outside faults` only if no moment of [intended, finished] lies
-  in any window. So a window is never stretched by how bad things are, and an operation that a fault has delayed is not
-  held against the time before it.
+- An operation is in a scope by its intended start; it is `outside faults` only if no moment of [intended, finished]
+  lies in any window. So a window is never stretched by how bad things are, and an operation that a fault has delayed is
+  not held against the time before it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Windows:
         """Which operations belong to a scope. A scope whose fault was never injected covers none."""
         if scope.kind == "outside_faults":
             starts, untils = self._edges()
-            begun: Mask = np.searchsorted(starts, finished, side="right") == np.searchsorted(untils, intended, side="left")
+            begun: Mask = np.searchsorted(starts, finished, side="right") == np.searchsorted(
+                untils, intended, side="left"
+            )
             return begun
         bounds = self.bounds(scope)
         if bounds is None:
@@ -127,19 +129,42 @@ class Windows:
 
 def windows_of(events: Sequence[Event], actions: Sequence[Action], end: float) -> Windows:
     """The windows that a journal tells of. ``actions`` are the plan's, which events name by their index."""
-    injected = [event for event in events if event.event == "inject" and event.t is not None]
-    by_name: dict[str, list[Event]] = {}
-    for event in injected:
-        by_name.setdefault(event.name, []).append(event)
-    heals = _heals(events)
+    injected: dict[str, list[Event]] = {}
+    for event in _timed(events, "inject"):
+        injected.setdefault(event.name, []).append(event)
+    healed = _healed(events, actions)
     faults = [
         Window(
             name=name,
             fault=group[0].fault,
-            start=min(event.t for event in group if event.t is not None),
-            healed=max(heals.get(_key(event), math.inf) for event in group),
+            start=min(_at(event) for event in group),
+            healed=max(healed.get((name, event.action), math.inf) for event in group),
         )
-        for name, group in by_name.items()
+        for name, group in injected.items()
     ]
-    del actions
-    return Windows(sorted(faults, key=lambda window: window.start), [e.t for e in injected if e.t is not None], end)
+    moments = [_at(event) for group in injected.values() for event in group]
+    return Windows(sorted(faults, key=lambda window: window.start), sorted(moments), end)
+
+
+def _healed(events: Sequence[Event], actions: Sequence[Action]) -> dict[tuple[str, int | None], float]:
+    """(name, action) -> when it had been taken back; without those that never were."""
+    moments = {(event.name, event.action): _at(event) for event in _timed(events, "heal")}
+    moments |= {(event.name, event.action): _at(event) for event in _timed(events, "healed")}
+    for event in _timed(events, "observe"):
+        if event.effective is True and _is_endless(event, actions):
+            moments.setdefault((event.name, event.action), _at(event))
+    return moments
+
+
+def _is_endless(event: Event, actions: Sequence[Action]) -> bool:
+    known = event.action is not None and event.action < len(actions)
+    return known and actions[event.action or 0].until_us is None
+
+
+def _timed(events: Sequence[Event], kind: str) -> list[Event]:
+    return [event for event in events if event.event == kind and event.t is not None]
+
+
+def _at(event: Event) -> float:
+    assert event.t is not None
+    return event.t

@@ -7,10 +7,10 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 from harness.errors import TargetError
-from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping
+from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome
 from harness.targets.kademlia_options import command_line_options
 from node.client import Client
 from node.errors import NodeError
@@ -115,10 +115,11 @@ class KademliaTarget:
         except NodeError:
             return Ping(here.name, there.name, "unknown")
         if report.outcome == "ok":
-            forward = (report.received_at_ns - report.sent_at_ns) / 1e9
-            backward = (report.returned_at_ns - report.received_at_ns) / 1e9
+            forward = (report.received_at - report.sent_at) / 1e9
+            backward = (report.returned_at - report.received_at) / 1e9
             return Ping(here.name, there.name, "ok", forward, backward, arrived=True)
-        return Ping(here.name, there.name, report.outcome, arrived=self._arrived(destination, nonce))
+        outcome = cast(PingOutcome, report.outcome)
+        return Ping(here.name, there.name, outcome, arrived=self._arrived(destination, nonce))
 
     @staticmethod
     def _arrived(destination: KademliaHandle, nonce: bytes) -> bool | None:

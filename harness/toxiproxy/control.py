@@ -24,7 +24,7 @@ def _consumer(host: str, port: int, timeout: float) -> type[APIConsumer]:
     session = requests.Session()
     session.trust_env = False  # a proxy in the environment is for the internet, not for a loopback address
 
-    class Consumer(APIConsumer):
+    class Consumer(APIConsumer):  # type: ignore[misc]  # the package has no types
         @classmethod
         def get(cls, url: str, params: Any = None, **options: Any) -> requests.Response:
             return cls._call("GET", url, params=params, **options)
@@ -48,7 +48,7 @@ def _consumer(host: str, port: int, timeout: float) -> type[APIConsumer]:
     return Consumer
 
 
-class ToxiproxyControl(Toxiproxy):
+class ToxiproxyControl(Toxiproxy):  # type: ignore[misc]  # the package has no types
     """One Toxiproxy server. Methods raise ToxiproxyFailed."""
 
     def __init__(self, host: str, port: int, *, timeout: float = TIMEOUT) -> None:
@@ -79,7 +79,7 @@ class ToxiproxyControl(Toxiproxy):
         try:
             yield
         except requests.HTTPError as error:
-            said = error.response.text[:300].strip()
-            raise ToxiproxyFailed(f"Toxiproxy refused {error.request.method} {error.request.url}: {said}") from error
+            said = "" if error.response is None else error.response.text[:300].strip()
+            raise ToxiproxyFailed(f"Toxiproxy refused a request ({error}): {said}") from error
         except (requests.RequestException, ValueError, KeyError) as error:
             raise ToxiproxyFailed(f"Toxiproxy's API at {self.host}:{self.port} failed: {error}") from error

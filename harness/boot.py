@@ -1,0 +1,134 @@
+"""From a plan and a session to a cluster whose every node knows its neighbours, with a proxy on every link.
+
+Toxiproxy and the nodes start side by side; a node that is up before its links tries its bootstrap nodes again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.backends import Exit, MemberSpec
+from harness.cluster import Cluster
+from harness.effects import LinkEffect
+from harness.events import Events
+from harness.links import Topology
+from harness.members import Member, Members
+from harness.options import whole_ms
+from harness.reconciler import LinkReconciler
+from harness.records import NODE_LOGS_DIR, TOXIPROXY_LOG, Plan
+from harness.session import Session
+from harness.spawner import tail
+from harness.targets import NodeAddress, NodeSettings, Target
+from harness.toxiproxy.bulk import BulkWriter
+from harness.toxiproxy.server import ToxiproxyServer
+
+API_PORT = 9_474  # below the block of nodes and links
+BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
+EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
+EPHEMERAL_DEFAULT = 32768
+
+OnTeardown = Callable[[str, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A running cluster and its Toxiproxy."""
+
+    cluster: Cluster
+    toxiproxy: ToxiproxyServer
+    toxiproxy_version: str
+
+
+def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Events, on_teardown: OnTeardown) -> Booted:
+    """Start everything and wait until the cluster is ready. What was started is given to ``on_teardown`` at once.
+
+    Raises:
+        HarnessError: something did not start; the text says what, and has the end of its log.
+    """
+    settings = plan.experiment["cluster"]
+    topology = Topology.build(plan.nodes, host=session.host)
+    topology.check_ports(ephemeral_from=first_ephemeral_port())
+    session.reserve_ports(API_PORT, 1)
+    session.reserve_ports(topology.base_port, topology.port_count)
+    target = registry.target()
+    backend = registry.backend(settings["backend"])(session.spawn)
+    on_teardown("the backend", backend.close)
+    members = Members(
+        backend,
+        make_members(plan, session, topology, target, run_dir),
+        on_lost=lambda exit_: tell_exit(events, run_dir, exit_),
+        on_up=lambda name, seconds: events.emit("member-up", name=name, detail={"seconds": round(seconds, 3)}),
+    )
+    on_teardown("the members", members.close)
+    server = ToxiproxyServer(binary, session.host, API_PORT, log=run_dir / TOXIPROXY_LOG, spawn=session.spawn)
+    on_teardown("Toxiproxy", server.stop)
+    links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
+    network = network_effects(topology, plan.experiment["network"])
+    deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(members.start, deadline=deadline)
+        version = server.start()
+        links.create()
+        links.apply(network)
+        starting.result()
+    cluster = Cluster(
+        topology=topology,
+        addresses=[members[name].address for name in members.names()],
+        members=members,
+        links=links,
+        target=target,
+        cluster_id=session.cluster_id,
+        options=settings["node"],
+        network=network,
+    )
+    on_teardown("the cluster", cluster.close)
+    cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes))
+    return Booted(cluster, server, version)
+
+
+def make_members(plan: Plan, session: Session, topology: Topology, target: Target, run_dir: Path) -> list[Member]:
+    """How every node of the plan is started."""
+    addresses = [NodeAddress(node.name, node.id, session.host, topology.port_of(node.name)) for node in plan.nodes]
+    bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
+    members = []
+    for address in addresses:
+        settings = NodeSettings(
+            address=address,
+            cluster=session.cluster_id,
+            egress_offset=topology.offset_of(topology.site_of(address.name)),
+            bootstrap=bootstrap,
+            options=plan.experiment["cluster"]["node"],
+        )
+        log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
+        spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent)
+        members.append(Member(address, spec))
+    return members
+
+
+def network_effects(topology: Topology, network: dict[str, Any]) -> Sequence[LinkEffect]:
+    """The run-long conditions on every link, also inside shared sites."""
+    latency, jitter = whole_ms(network["latency_us"]), whole_ms(network["jitter_us"])
+    if not latency:
+        return []
+    attributes = (("jitter", jitter), ("latency", latency))
+    return [LinkEffect(here, there, "latency", attributes) for here in topology.sites for there in topology.sites]
+
+
+def tell_exit(events: Events, run_dir: Path, exit_: Exit) -> None:
+    """Journal a member that died unasked, with the end of its log."""
+    log = run_dir / NODE_LOGS_DIR / f"{exit_.name}.log"
+    events.emit("member-exit", name=exit_.name, detail={"exit": exit_.how, "log": tail(log)})
+
+
+def first_ephemeral_port() -> int:
+    """Where the kernel's range for outgoing connections begins."""
+    try:
+        return int(EPHEMERAL.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return EPHEMERAL_DEFAULT

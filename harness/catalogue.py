@@ -1,0 +1,47 @@
+"""What there is: faults with their options, experiments that come with Kadstorm, checkers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from importlib.resources import files
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from harness import faults
+from harness.selectors import ALL
+
+CHECKERS = "kadstorm.checkers"
+
+
+def lines(what: str) -> Iterator[str]:
+    """A line for each of the ``faults``, ``experiments`` or ``checkers``, and more below it where there are options."""
+    yield from {"faults": _faults, "experiments": _experiments, "checkers": _checkers}[what]()
+
+
+def _faults() -> Iterator[str]:
+    for key in faults.names():
+        fault = faults.get(key)
+        yield f"{key:12} {fault.summary}  (`for` {fault.lasts})"
+        for name, info in fault.Options.model_fields.items():
+            yield f"{'':14}{info.alias or name}: {_default(info)}"
+
+
+def _default(info: FieldInfo) -> str:
+    if info.is_required():
+        return "required"
+    value = "all" if info.default == ALL else info.default
+    return "optional" if value is None else f"default {value}"
+
+
+def _experiments() -> Iterator[str]:
+    for path in sorted(files("chaos").joinpath("experiments").iterdir(), key=lambda path: path.name):
+        if path.name.endswith(".yaml"):
+            told = yaml.safe_load(path.read_text())
+            yield f"{path}\n    {told.get('description', '')}"
+
+
+def _checkers() -> Iterator[str]:
+    for entry in sorted(entry_points(group=CHECKERS), key=lambda entry: entry.name):
+        yield f"{entry.name:14} {(entry.load().__doc__ or '').splitlines()[0]}"

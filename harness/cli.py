@@ -1,0 +1,303 @@
+"""The command `kadstorm`: the composition root, the only place that knows all folders.
+
+Nothing heavy is imported before a command needs it: `kadstorm --help` answers at once. Whatever goes wrong on purpose is a
+`KadstormError`: its text goes to standard error and its exit code to the shell, without a traceback.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import KadstormError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.interrupt import Interrupt
+    from harness.records import Plan
+
+EXIT_PRECEDENCE = (130, 2, 3, 1, 4, 0)  # where several hold, the first of these is the exit code
+
+EPILOG = """\b
+Exit codes: 0 pass · 1 an expectation or check failed · 2 wrong usage or file · 3 the harness or the machine failed ·
+4 inconclusive (a fault without effect, too little data) · 130 interrupted. Of several, the first of 130, 2, 3, 1, 4.
+"""
+
+
+class Group(click.Group):
+    """Turns Kadstorm's errors into texts and exit codes."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KadstormError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(error.exit_code)
+        except BrokenPipeError:
+            ctx.exit(1)
+
+
+@click.group(cls=Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="kadstorm")
+def main() -> None:
+    """Fault injection and load for peer-to-peer systems.
+
+    Boots a network of nodes with a real Toxiproxy on every link, plays a seeded schedule of faults while Locust drives load,
+    records every operation, and gives a verdict and a report.
+
+    \b
+    Start with:  kadstorm doctor
+                 kadstorm run chaos/experiments/first-storm.yaml
+    """
+
+
+FILES = click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+SEED = click.option("--seed", type=int, help="Another seed than the file's.")
+NODES = click.option("--nodes", type=int, help="Another number of nodes.")
+SETTINGS = click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Any value: load.rate=50/s. Repeatable."
+)
+
+
+@main.command()
+@FILES
+@SEED
+@NODES
+@SETTINGS
+@click.option("--backend", type=click.Choice(["process", "docker"]), help="Where nodes run.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder; with several runs, their parent.")
+@click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
+@click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run each so many times.")
+@click.option("--fail-fast", is_flag=True, help="Stop after the first run that does not pass.")
+@click.option("--quiet", is_flag=True, help="Only the verdict.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    files: Sequence[Path],
+    seed: int | None,
+    nodes: int | None,
+    settings: Sequence[str],
+    backend: str | None,
+    out: Path | None,
+    toxiproxy: str | None,
+    repeat: int,
+    fail_fast: bool,
+    quiet: bool,
+) -> None:
+    """Run experiments (YAML), or a plan.json once more.
+
+    The verdict and the report's path are printed; the exit code says how it went. Each run leaves a folder in runs/ with
+    every operation, the journal and the report.
+    """
+    from harness.interrupt import Interrupt
+    from harness.toxiproxy import binary
+
+    overrides = _overrides(seed, nodes, backend, settings)
+    prepared = [_prepared(file, overrides) for file in _checked(files, overrides)]
+    console = _console()
+    found = binary.find(toxiproxy, progress=lambda line: console.print(line, style="dim"))
+    codes: list[int] = []
+    with Interrupt().installed() as interrupt:
+        jobs = [job for job in prepared for _ in range(repeat)]
+        for plan, text, file in jobs:
+            if (codes and codes[-1] and fail_fast) or interrupt.received:
+                break
+            folder = _run_folder(plan, out, single=len(jobs) == 1)
+            codes.append(_run_one(plan, text, file, folder, found, interrupt, console, quiet=quiet))
+    ctx.exit(worst(codes))
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@SEED
+@NODES
+@SETTINGS
+@click.option("--json", "as_json", is_flag=True, help="Print plan.json, which `kadstorm run` takes.")
+def plan(file: Path, seed: int | None, nodes: int | None, settings: Sequence[str], as_json: bool) -> None:
+    """Show the schedule that an experiment's seed gives, and run nothing."""
+    from harness.plan import describe, plan_bytes
+
+    made, _, _ = _prepared(file, _overrides(seed, nodes, None, settings))
+    if as_json:
+        sys.stdout.buffer.write(plan_bytes(made))
+    else:
+        click.echo(describe(made, shutil.get_terminal_size((100, 24)).columns))
+
+
+@main.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option("--open", "open_", is_flag=True, help="Open the report in the browser.")
+@click.pass_context
+def report(ctx: click.Context, run_dir: Path, open_: bool) -> None:
+    """Analyse a stored run again: summary.json, junit.xml, summary.md and report.html are written anew."""
+    code = _report(run_dir, _console())
+    if open_:
+        click.launch((run_dir / "report.html").resolve().as_uri())
+    ctx.exit(code)
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["faults", "experiments", "checkers"]))
+def list_(what: str) -> None:
+    """List what there is, with options."""
+    from harness import catalogue
+
+    for line in catalogue.lines(what):
+        click.echo(line)
+
+
+@main.command()
+@click.option("--nodes", type=click.IntRange(min=1), default=20, show_default=True, help="How many nodes are to fit.")
+@click.pass_context
+def doctor(ctx: click.Context, nodes: int) -> None:
+    """Say what this machine can do, and how to mend what it cannot."""
+    from harness.doctor import examine
+
+    console, failed = _console(), False
+    marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+    for finding in examine(nodes):
+        failed = failed or finding.state == "fail"
+        console.print(f"{marks[finding.state]} {finding.what}: ", end="")
+        console.print(finding.said, markup=False, highlight=False, soft_wrap=True)
+        if finding.remedy:
+            console.print(f"       → {finding.remedy}", markup=False, highlight=False, soft_wrap=True)
+    ctx.exit(3 if failed else 0)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--all", "everything", is_flag=True, help="End living sessions of this user, too.")
+def cleanup(dry_run: bool, everything: bool) -> None:
+    """Remove what dead sessions left behind, and of no other session anything."""
+    from harness.cleanup import sweep
+    from harness.session import state_dir
+
+    swept = sweep(state_dir(), dry_run=dry_run, everything=everything, tell=click.echo)
+    verb = "would be removed" if dry_run else "removed"
+    for one in swept:
+        note = f" ({one.note})" if one.note else ""
+        click.echo(f"{one.session}: {verb}, with {one.processes} processes{note}")
+    if not swept:
+        click.echo("nothing to remove")
+
+
+# --- composition ----------------------------------------------------------------------------------------------------
+
+
+def worst(codes: Sequence[int]) -> int:
+    """The exit code of several runs."""
+    return next((code for code in EXIT_PRECEDENCE if code in codes), 3 if codes else 130)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=False)
+
+
+def _overrides(seed: int | None, nodes: int | None, backend: str | None, settings: Sequence[str]) -> list[str]:
+    named = {"seed": seed, "cluster.nodes": nodes, "cluster.backend": backend}
+    return [*settings, *(f"{path}={value}" for path, value in named.items() if value is not None)]
+
+
+def _checked(files: Sequence[Path], overrides: Sequence[str]) -> Sequence[Path]:
+    """All files, if none has mistakes; else the mistakes of all of them are raised together."""
+    from harness.errors import ExperimentError
+
+    mistakes: list[str] = []
+    for file in files:
+        try:
+            _prepared(file, overrides)
+        except ExperimentError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise ExperimentError(mistakes)
+    return files
+
+
+def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str, Path]:
+    """A file's plan, the text of its experiment, and the file."""
+    from harness.plan import load_plan, make_plan, plan_text
+
+    if file.suffix == ".json":
+        if overrides:
+            raise UsageError(
+                f"{file}: a plan is played as it is; --seed, --nodes, --backend and --set need its experiment"
+            )
+        made = load_plan(file)
+        return made, plan_text(made), file
+    from harness import registry
+    from harness.experiment import load_experiment
+
+    experiment = load_experiment(file, overrides)
+    registry.backend(experiment.top.cluster.backend)
+    return make_plan(experiment), experiment.text, file
+
+
+def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:
+    from harness.runfolder import RUNS, make_run_dir, new_run_dir
+
+    name = str(plan.experiment["name"])
+    if out is not None and single:
+        return make_run_dir(out)
+    return new_run_dir(name, RUNS if out is None else out)
+
+
+def _run_one(
+    plan: Plan,
+    text: str,
+    file: Path,
+    folder: Path,
+    toxiproxy: Path,
+    interrupt: Interrupt,
+    console: Console,
+    *,
+    quiet: bool,
+) -> int:
+    from harness import faults
+    from harness.environment import environment
+    from harness.live import LiveView, PlainLines
+    from harness.runner import Live, Runner
+
+    views: list[LiveView | PlainLines] = []
+
+    def watch(live: Live) -> LiveView | PlainLines:
+        views.append(LiveView(live, console) if console.is_terminal else PlainLines(live, console))
+        return views[-1]
+
+    if not quiet:
+        click.echo(f"{plan.experiment['name']}: seed {plan.seed}, {len(plan.nodes)} nodes, into {folder}")
+    runner = Runner(
+        plan=plan,
+        run_dir=folder,
+        experiment_text=text,
+        toxiproxy=toxiproxy,
+        environment=environment(),
+        replay=f"kadstorm run {folder / 'plan.json'}",
+        interrupt=interrupt,
+        fault_of=faults.get,
+        watch=None if quiet else watch,
+    )
+    try:
+        runner.run()
+    finally:
+        for view in views:
+            view.close()
+    return _report(folder, console)
+
+
+def _report(folder: Path, console: Console) -> int:
+    import reports
+
+    summary = reports.write(folder)
+    console.print()
+    for line in reports.terminal_lines(summary):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    return int(summary.exit_code)
