@@ -27,6 +27,7 @@ from harness.targets import NodeAddress, NodeHandle, Ping, Target
 PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
 SAMPLE_TIMEOUT = 1.0  # s
+CLIENT_TIMEOUT = 5.0  # s
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,14 @@ class Cluster:
     def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
         """Have nodes ping each other, pair by pair (source, destination), side by side; in the order of ``pairs``."""
         return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout), pairs))
+
+    def store(self, key: str, value: bytes, *, via: str, timeout: float = CLIENT_TIMEOUT) -> int:
+        """Store a value through the member ``via``; how many holders acknowledged. Raises TargetError."""
+        return self._handles[via].store(key, value, timeout=timeout)
+
+    def lookup(self, key: str, *, via: str, timeout: float = CLIENT_TIMEOUT) -> bytes | None:
+        """Look a key up through the member ``via``; None if nothing is there. Raises TargetError."""
+        return self._handles[via].lookup(key, timeout=timeout)
 
     def process_state(self, name: str) -> ProcessState:
         """What the machine says about a member."""

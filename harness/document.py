@@ -1,7 +1,11 @@
-"""YAML with the place of everything in it, so that each mistake can be told with line and column."""
+"""YAML with the place of everything in it, so that each mistake can be told with line and column.
+
+Scalars are read by YAML 1.2's core schema: in PyYAML's 1.1, `12:30` and `010` are other numbers, and `on` is true.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +16,12 @@ import yaml
 from harness.errors import ExperimentError
 
 Path_ = tuple[str | int, ...]  # from the root to a value: mapping keys and list indices
-TAGS = "tag:yaml.org,2002:"
+TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq")}
+MOST_VALUES = 200_000  # once anchors are followed; bounds what a small file can blow up to
+NULL = re.compile(r"~|null|Null|NULL|")
+TRUE, FALSE = re.compile(r"true|True|TRUE"), re.compile(r"false|False|FALSE")
+WHOLE = re.compile(r"[-+]?[0-9]{1,40}")
+FRACTION = re.compile(r"[-+]?(\.[0-9]{1,40}|[0-9]{1,40}(\.[0-9]{0,40})?)([eE][-+]?[0-9]{1,3})?")
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class Document:
     values: dict[Path_, Mark] = field(default_factory=dict)
     keys: dict[Path_, Mark] = field(default_factory=dict)
     mistakes: list[tuple[Mark, str]] = field(default_factory=list)
+    around: list[yaml.Node] = field(default_factory=list)  # while it is built: the nodes that hold the next one
 
     def mark(self, path: Path_, *, key: bool = False) -> Mark:
         """The mark of what lies at ``path``, or of the nearest thing around it."""
@@ -55,16 +65,18 @@ class Document:
         if not isinstance(self.data, dict):
             return  # the file is wrong as a whole, which is told anyway
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ExperimentError([f"{source}: the value is no YAML: {_problem(error)}"]) from error
+            value = parse(text, source).data
+        except ExperimentError as error:
+            raise ExperimentError([f"{source}: the value is no YAML"]) from error
         self._set(tuple(steps), value, source)
 
     def _set(self, path: Path_, value: Any, source: str) -> None:
         here = self.data
         for index, step in enumerate(path[:-1]):
             try:
-                here = here.setdefault(step, {}) if isinstance(here, dict) else here[step]
+                if isinstance(here, dict) and here.get(step) is None:
+                    here[step] = {}
+                here = here[step]
             except (LookupError, TypeError) as error:
                 around = ".".join(str(part) for part in path[: index + 1])
                 raise ExperimentError([f"{source}: there is no {around}"]) from error
@@ -83,24 +95,34 @@ def read(path: Path) -> Document:
     """
     source = str(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        raw = path.read_bytes()
+        return parse(raw.decode("utf-8-sig"), source)
     except UnicodeDecodeError as error:
-        raise ExperimentError([f"{source}:1:1: the file is not UTF-8 text"]) from error
+        line, column = _place(raw[: error.start].decode("utf-8-sig"))
+        raise ExperimentError([f"{source}:{line}:{column}: the file is not UTF-8 text"]) from error
     except OSError as error:
         raise ExperimentError([f"{source}: cannot be read: {error.strerror}"]) from error
-    return parse(text, source)
+
+
+def _place(before: str) -> tuple[int, int]:
+    """Line and column of what comes after ``before``."""
+    return before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
 
 
 def parse(text: str, source: str) -> Document:
     """See `read`, for text that is there already."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         raise ExperimentError([f"{where}: not YAML: {_problem(error)}"]) from error
-    except yaml.YAMLError as error:
-        raise ExperimentError([f"{source}: not YAML: {_problem(error)}"]) from error
+    except yaml.reader.ReaderError as error:
+        line, column = _place(text[: error.position])
+        what = f"the character U+{ord(text[error.position]):04X} is not allowed"
+        raise ExperimentError([f"{source}:{line}:{column}: not YAML: {what}"]) from error
+    except RecursionError as error:
+        raise ExperimentError([f"{source}:1:1: lists and mappings are nested too deeply"]) from error
     document = Document(source, None)
     if root is not None:
         document.data = _build(root, (), document)
@@ -113,12 +135,30 @@ def _problem(error: yaml.YAMLError) -> str:
 
 
 def _build(node: yaml.Node, path: Path_, document: Document) -> Any:
+    if any(node is outer for outer in document.around):
+        document.mistakes.append((_mark(node, document), "an anchor that contains itself has no end"))
+        return None
+    if len(document.values) >= MOST_VALUES:
+        if not document.mistakes:
+            document.mistakes.append((_mark(node, document), "too many values, once all anchors are followed"))
+        return None
+    if node.tag not in TAGS:
+        document.mistakes.append((_mark(node, document), f"the tag {node.tag} has no meaning here"))
     document.values[path] = _mark(node, document)
+    document.around.append(node)
+    try:
+        return _plain(node, path, document)
+    finally:
+        document.around.pop()
+
+
+def _plain(node: yaml.Node, path: Path_, document: Document) -> Any:
     if isinstance(node, yaml.MappingNode):
         return dict(_pairs(node, path, document))
     if isinstance(node, yaml.SequenceNode):
         return [_build(item, (*path, index), document) for index, item in enumerate(node.value)]
-    return _scalar(node, document)
+    assert isinstance(node, yaml.ScalarNode)
+    return str(node.value) if node.style else plain_scalar(node.value)
 
 
 def _pairs(node: yaml.MappingNode, path: Path_, document: Document) -> Iterator[tuple[str, Any]]:
@@ -137,16 +177,15 @@ def _pairs(node: yaml.MappingNode, path: Path_, document: Document) -> Iterator[
         yield key, _build(value_node, (*path, key), document)
 
 
-def _scalar(node: yaml.Node, document: Document) -> Any:
-    """Only what experiments need: text, whole numbers, fractions, true, false and null. No dates, no base 60."""
-    loader = yaml.SafeLoader("")
-    if node.tag in (f"{TAGS}int", f"{TAGS}float") and ":" in node.value:
-        return node.value
-    if node.tag in (f"{TAGS}int", f"{TAGS}float", f"{TAGS}bool", f"{TAGS}null"):
-        return loader.construct_object(node)
-    if node.tag not in (f"{TAGS}str", f"{TAGS}timestamp"):
-        document.mistakes.append((_mark(node, document), f"the tag {node.tag} has no meaning here"))
-    return node.value
+def plain_scalar(text: str) -> str | int | float | bool | None:
+    """What a scalar without quotes means. No dates, no base 60, no octal, no infinity."""
+    if NULL.fullmatch(text):
+        return None
+    if TRUE.fullmatch(text) or FALSE.fullmatch(text):
+        return text.lower() == "true"
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if FRACTION.fullmatch(text) else text
 
 
 def _mark(node: yaml.Node, document: Document) -> Mark:

@@ -152,6 +152,20 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
     return f", did you mean `{near[0]}`?" if near else ""
 
 
+def quantity(dimension: Dimension, text: str) -> float:
+    """A value with its unit, in the unit that the dimension is kept in: `250ms` is 0.25. Raises ExpectationSyntaxError."""
+    units = UNITS[dimension]
+    found = _NUMBER.fullmatch(text)
+    if found is None or len(found[1]) > LONGEST_NUMBER or found[2] not in units:
+        expected = f"{EXPECTED[dimension]}, is expected, not `{text}`{_unit_meant(text, units)}"
+        raise ExpectationSyntaxError(expected)
+    value = Decimal(found[1]) * units[found[2]]
+    if dimension == "share" and value > 1:
+        percent = f", did you mean `{text}%`?" if not found[2] and value <= 100 else ""
+        raise ExpectationSyntaxError(f"`{text}` is more than the whole: a share is at most 100%{percent}")
+    return float(value)
+
+
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
@@ -174,18 +188,10 @@ def _no_metric(word: str) -> str:
 
 
 def _value(metric: str, text: str) -> float:
-    dimension = METRICS[metric]
-    units = UNITS[dimension]
-    found = _NUMBER.fullmatch(text)
-    if found is None or len(found[1]) > LONGEST_NUMBER or found[2] not in units:
-        raise ExpectationSyntaxError(
-            f"{metric}: {EXPECTED[dimension]}, is expected, not `{text}`{_unit_meant(text, units)}"
-        )
-    value = Decimal(found[1]) * units[found[2]]
-    if dimension == "share" and value > 1:
-        percent = f", did you mean `{text}%`?" if not found[2] and value <= 100 else ""
-        raise ExpectationSyntaxError(f"{metric}: `{text}` is more than the whole: a share is at most 100%{percent}")
-    return float(value)
+    try:
+        return quantity(METRICS[metric], text)
+    except ExpectationSyntaxError as error:
+        raise ExpectationSyntaxError(f"{metric}: {error}") from None
 
 
 def _unit_meant(text: str, units: Collection[str]) -> str:

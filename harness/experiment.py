@@ -7,9 +7,10 @@ are right. Each mistake has the place of the value or key that it is about: ``fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -26,13 +27,15 @@ from harness.targets.kademlia_options import NodeOptions
 
 OWN_SITES, SHARED_SITES = 64, 16  # up to so many nodes each has a site of its own, above that so many share
 ENTRY_KEYS = ("at", "for", "repeat", "name")
+MOST_NODES = 10_000
+LARGEST_SEED = 2**53 - 1  # exact in every program that reads our JSON
 DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` is given
 
 Mistake = tuple[document.Mark, str]
 
 
 class ClusterSection(Section):
-    nodes: AtLeastOne = 20
+    nodes: Annotated[AtLeastOne, Field(le=MOST_NODES)] = 20
     backend: Literal["process", "docker"] = "process"
     sites: AtLeastOne | None = None
     bootstrap: AtLeastOne | None = None
@@ -77,7 +80,7 @@ class TopSection(Section):
 
     name: Text
     description: str = ""
-    seed: Whole = 0
+    seed: Annotated[Whole, Field(ge=0, le=LARGEST_SEED)] = 0
     cluster: ClusterSection = ClusterSection()
     network: NetworkSection = NetworkSection()
     load: LoadSection = LoadSection()
@@ -99,6 +102,7 @@ class TimelineEntry:
     times: int
     fault: Fault
     options: Any
+    place: str = ""  # of the entry in its file, for what shows only when it is planned
 
     def occurrences(self) -> Iterator[faults.Entry]:
         """Each time that it happens."""
@@ -263,6 +267,12 @@ def _words(detail: ErrorDetails) -> str:
         return str(context["error"])
     if kind == "greater_than_equal":
         return f"at least {context['ge']} is expected, not {value}"
+    bounds = {"less_than_equal": ("at most", "le"), "greater_than": ("a number above", "gt")}
+    if kind in bounds:
+        words, bound = bounds[kind]
+        return f"{words} {context[bound]} is expected, not {value}"
+    if kind in ("float_type", "float_parsing"):
+        return f"a number is expected, not {value!r}"
     if kind == "literal_error":
         choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
         return f"no {value!r}{did_you_mean(str(value), choices) or ': one of ' + ', '.join(choices) + ' is expected'}"
@@ -274,7 +284,7 @@ def _words(detail: ErrorDetails) -> str:
         return f"a text is expected, not {value!r}"
     if kind in ("bool_type", "bool_parsing"):
         return f"true or false is expected, not {value!r}"
-    return str(detail["msg"])
+    return str(detail["msg"]).replace("Input should be", "it must be")  # an extension's own constraint
 
 
 def _known_keys(model: type[BaseModel], path: Path_) -> list[str]:
@@ -290,8 +300,9 @@ def _known_keys(model: type[BaseModel], path: Path_) -> list[str]:
 def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iterator[Mistake]:
     """Rules that concern two values, both of which are right by themselves."""
     cluster, load, network = top.cluster, top.load, top.network
-    raw_load = source.data.get("load") if isinstance(source.data.get("load"), dict) else {}
-    assert isinstance(raw_load, dict)
+    written = source.data.get("load") if isinstance(source.data.get("load"), dict) else {}
+    assert isinstance(written, dict)
+    raw_load = {key for key, value in written.items() if value is not None}
 
     def at(*path: str) -> document.Mark:
         return source.mark(path, key=True)
@@ -313,7 +324,7 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
     if "think" in raw_load and "users" not in raw_load:
         yield at("load", "think"), "`think` belongs to `users` (closed model), not to `rate` (open model)"
     holders = min(cluster.node.k, cluster.nodes)
-    if sized and load.write_acks is not None and load.write_acks > holders:
+    if sized and ("cluster", "node", "k") not in wrong and load.write_acks is not None and load.write_acks > holders:
         yield (
             at("load", "write_acks"),
             f"`write_acks`: a record has at most {holders} holders here, not {load.write_acks}",
@@ -353,7 +364,21 @@ class _EntryChecker:
         self.mistakes.append((self.source.mark((*self.path, *steps), key=key), text))
 
     def fault_keys(self) -> list[str]:
-        return [key for key in self.item if key not in ENTRY_KEYS] if isinstance(self.item, dict) else []
+        """All keys but those of every entry, and those that are meant to be one of them, beside a fault."""
+        if not isinstance(self.item, dict):
+            return []
+        strangers = [key for key in self.item if key not in ENTRY_KEYS]
+        known = [key for key in strangers if key in faults.names()]
+        return [key for key in strangers if key in known or not known or not did_you_mean(key, ENTRY_KEYS)]
+
+    def _check_keys(self) -> None:
+        keys = self.fault_keys()
+        for key in self.item:
+            if key not in (*ENTRY_KEYS, *keys):
+                self.add(f"no key `{key}`{did_you_mean(key, ENTRY_KEYS)}", key, key=True)
+        if len(keys) != 1:
+            what = ", ".join(f"`{key}`" for key in keys)
+            self.add(f"exactly one fault is expected, not {f'two or more: {what}' if keys else 'none'}")
 
     def name_among(self, taken: dict[str, Any]) -> str:
         """The entry's own name, or its fault's, with a number behind it from the second one on."""
@@ -374,14 +399,12 @@ class _EntryChecker:
             self.add(f"an entry with `at` and a fault is expected, not {self.item!r}")
             return None
         common = self._common()
-        checked = [self._fault(key) for key in self.fault_keys()]
-        if len(checked) != 1:
-            what = ", ".join(f"`{key}`" for key in self.fault_keys())
-            self.add(f"exactly one fault is expected, not {f'two or more: {what}' if checked else 'none'}")
-        if top is not None:
-            for key, found in zip(self.fault_keys(), checked, strict=True):
-                if found is not None and ("cluster", "nodes") not in wrong:
-                    self._check_selectors(key, *found, top)
+        keys = self.fault_keys()
+        checked = [self._fault(key) for key in keys if key in faults.names() or len(keys) == 1]
+        self._check_keys()
+        if top is not None and ("cluster", "nodes") not in wrong:
+            for key in keys:
+                self._check_selectors(key, top)
         if common is None or len(checked) != 1 or checked[0] is None:
             if common is not None and top is not None:
                 self._check_times(common, None, None, top, wrong)
@@ -400,6 +423,7 @@ class _EntryChecker:
             repeat.times if repeat else 1,
             fault,
             options,
+            str(self.source.mark((*self.path, self.fault_keys()[0]))),
         )
 
     def _common(self) -> EntrySection | None:
@@ -409,7 +433,8 @@ class _EntryChecker:
         except ValidationError as error:
             for detail in error.errors():
                 self.mistakes.append(_mistake(self.source, _path(detail), detail, EntrySection, self.path))
-            return None
+                given.pop(str(_path(detail)[0]), None)
+            return EntrySection.model_validate(given) if "at" in given else None  # the rest can still be checked
 
     def _fault(self, key: str) -> tuple[Fault, Any] | None:
         try:
@@ -440,16 +465,21 @@ class _EntryChecker:
             self.add(f"`{fault.key}` takes no `for`", "for", key=True)
         return common.for_
 
-    def _check_selectors(self, key: str, fault: Fault, options: Any, top: TopSection) -> None:
+    def _check_selectors(self, key: str, top: TopSection) -> None:
+        """Those that are right in themselves, whatever else is wrong with the fault's options."""
         nodes = top.cluster.nodes
         sites = top.cluster.sites or default_sites(nodes)
-        for name, info in type(options).model_fields.items():
-            value = getattr(options, name)
-            if isinstance(value, selectors.Selector):
-                links = fault.level == "link"
-                for text in selectors.mistakes(value, nodes=nodes, sites=sites, links=links):
-                    written = info.alias or name
-                    self.add(f"`{written}`: {text}", key, written)
+        options = self.item[key]
+        if key not in faults.names() or not isinstance(options, dict):
+            return
+        links = faults.get(key).level == "link"
+        for name, info in faults.get(key).Options.model_fields.items():
+            written = info.alias or name
+            if written in options and _is_selector(info.annotation):
+                with suppress(ValueError):  # told already
+                    selector = selectors.parse(options[written])
+                    for text in selectors.mistakes(selector, nodes=nodes, sites=sites, links=links):
+                        self.add(f"`{written}`: {text}", key, written)
 
     def _check_times(
         self, common: EntrySection, fault: Fault | None, options: Any, top: TopSection, wrong: set[Path_]
@@ -469,6 +499,11 @@ class _EntryChecker:
             self.add("`repeat` needs `for` beside it: how long each time lasts", "repeat", key=True)
         if repeat and common.for_ and common.for_ > repeat.every:
             self.add("`repeat`: `every` is shorter than `for`, so the times would overlap", "repeat")
+
+
+def _is_selector(annotation: Any) -> bool:
+    """Whether an option's type is a selector, optional or not."""
+    return annotation is selectors.Selector or any(_is_selector(part) for part in get_args(annotation))
 
 
 # --- expectations -------------------------------------------------------------------------------------------------------------

@@ -1,11 +1,12 @@
 """Experiment and seed -> a fixed list of timed actions. Pure.
 
-Each timeline entry draws from a generator of its own, seeded by SHA-256(seed, index), through `random()` alone; whatever is drawn
-is rounded to microseconds. So the plan is the same, byte for byte, on any machine, and an entry that is added or taken away
-changes no other's draws.
+Each timeline entry draws from a generator of its own, seeded by SHA-256(seed, index), through `random()` alone; whatever
+is drawn is rounded to microseconds. So the plan is the same, byte for byte, on any machine, and an entry that is added or
+taken away changes no other's draws.
 
-The planner follows the membership: entries are planned in the order of their times, and each selects among those that the
-earlier ones have left alive at that moment.
+The planner follows the membership: occurrences are planned in the order of their times, and each selects among those that
+the earlier ones have left alive at that moment. An occurrence that would do nothing is a mistake: no fault is inert by
+plan.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +24,33 @@ import msgspec
 import yaml
 
 from harness import faults
-from harness.effects import MemberClaim
+from harness.effects import Effect, MemberClaim
 from harness.errors import ExperimentError
 from harness.experiment import Experiment
+from harness.faults import Fault
 from harness.links import Topology
 from harness.quantities import time_text
 from harness.records import SCHEMA, Action, Plan, PlannedNode
 from harness.selectors import Selector, select_members, select_sites
 
+ID = re.compile(r"[0-9a-f]{40}")
+
 
 def make_plan(experiment: Experiment) -> Plan:
-    """The plan of an experiment."""
+    """The plan of an experiment. Raises ExperimentError if something in it would do nothing."""
     seed = experiment.top.seed
     nodes = plan_nodes(seed, experiment.top.cluster.nodes, experiment.sites)
     world = World(nodes, k=experiment.top.cluster.node.k, bootstrap=experiment.bootstrap)
-    for timed in sorted(experiment.timeline, key=lambda entry: (entry.at_us, entry.index)):
-        rng = random.Random(derived(seed, "entry", timed.index))
-        for entry in timed.occurrences():
-            world.add(timed.fault.plan(timed.options, entry, world, rng))
+    rngs = {timed.index: random.Random(derived(seed, "entry", timed.index)) for timed in experiment.timeline}
+    occurrences = [(entry, timed) for timed in experiment.timeline for entry in timed.occurrences()]
+    inert: dict[str, None] = {}
+    for entry, timed in sorted(occurrences, key=lambda pair: (pair[0].at_us, pair[0].index)):
+        planned = timed.fault.plan(timed.options, entry, world, rngs[entry.index])
+        if why := world.inert(timed.fault, planned):
+            inert[f"{timed.place}: `{entry.name}` at {time_text(entry.at_us)}: {why}"] = None
+        world.add(planned)
+    if inert:
+        raise ExperimentError(list(inert))
     actions = sorted(world.actions, key=lambda action: (action.at_us, action.entry))
     return Plan(schema=SCHEMA, seed=seed, experiment=experiment.resolved(), nodes=nodes, actions=actions)
 
@@ -59,7 +71,7 @@ def load_plan(path: Path) -> Plan:
         plan = msgspec.json.decode(path.read_bytes(), type=Plan)
     except OSError as error:
         raise ExperimentError([f"{path}: cannot be read: {error.strerror}"]) from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ExperimentError([f"{path}: not a plan of Kadstorm: {error}"]) from error
     mistakes = [f"{path}: {text}" for text in _contradictions(plan)]
     if mistakes:
@@ -68,24 +80,57 @@ def load_plan(path: Path) -> Plan:
 
 
 def _contradictions(plan: Plan) -> list[str]:
-    found = []
-    if plan.schema != SCHEMA:
-        found.append(f"schema {plan.schema} is not known; this version of Kadstorm reads schema {SCHEMA}")
-    missing = [
-        key for key in ("name", "cluster", "network", "load", "duration_us", "settle_us") if key not in plan.experiment
-    ]
-    if missing:
-        found.append(f"the experiment lacks {', '.join(missing)}")
-    known = {node.name for node in plan.nodes} | {node.site for node in plan.nodes}
+    """What would fail later. Actions are looked at only if the nodes are right."""
+    if found := [*_wrong_experiment(plan), *_wrong_nodes(plan)]:
+        return found
+    topology = Topology.build(plan.nodes, host="")
     for index, action in enumerate(plan.actions):
-        if action.fault not in faults.names():
-            found.append(f"action {index}: no fault `{action.fault}`")
-        strangers = [name for name in action.targets if name not in known]
-        if strangers:
-            found.append(f"action {index}: no node or site {', '.join(strangers)}")
-        if action.until_us is not None and action.until_us < action.at_us:
-            found.append(f"action {index}: ends before it begins")
-    return found
+        found += [f"action {index}: {text}" for text in _wrong_action(action, plan, topology)]
+    times = [action.at_us for action in plan.actions]
+    return found if times == sorted(times) else [*found, "the actions are not in the order of their times"]
+
+
+def _wrong_experiment(plan: Plan) -> Iterator[str]:
+    if plan.schema != SCHEMA:
+        yield f"schema {plan.schema} is not known; this version of Kadstorm reads schema {SCHEMA}"
+    needed = ("name", "cluster", "network", "load", "duration_us", "settle_us")
+    if missing := [key for key in needed if key not in plan.experiment]:
+        yield f"the experiment lacks {', '.join(missing)}"
+    elif not isinstance(plan.experiment["duration_us"], int) or plan.experiment["duration_us"] < 1:
+        yield "the experiment's duration_us is no length"
+
+
+def _wrong_nodes(plan: Plan) -> Iterator[str]:
+    if not plan.nodes:
+        yield "it has no nodes"
+    for what in ("name", "id"):
+        values = [getattr(node, what) for node in plan.nodes]
+        yield from (f"two nodes have the {what} {value}" for value, times in Counter(values).items() if times > 1)
+    yield from (f"{node.name}: an id has 40 hexadecimal digits" for node in plan.nodes if not ID.fullmatch(node.id))
+
+
+def _wrong_action(action: Action, plan: Plan, topology: Topology) -> Iterator[str]:
+    if not 0 <= action.at_us < plan.experiment["duration_us"]:
+        yield "begins outside the run"
+    if action.until_us is not None and action.until_us < action.at_us:
+        yield "ends before it begins"
+    if action.fault not in faults.names():
+        yield f"no fault `{action.fault}`"
+        return
+    try:
+        effects = faults.get(action.fault).effects(action, topology)
+    except (LookupError, TypeError, ValueError) as error:
+        yield f"its options are not those of `{action.fault}`: {error!r}"
+        return
+    if not action.targets or not effects:
+        yield "it would do nothing"
+    named = dict.fromkeys([*action.targets, *(name for effect in effects for name in _subjects(effect))])
+    if strangers := [name for name in named if name not in topology.names and name not in topology.sites]:
+        yield f"no node or site {', '.join(strangers)}"
+
+
+def _subjects(effect: Effect) -> tuple[str, ...]:
+    return (effect.member,) if isinstance(effect, MemberClaim) else (effect.source, effect.destination)
 
 
 def derived(seed: int, *parts: object) -> int:
@@ -121,6 +166,16 @@ class World:
                 if isinstance(effect, MemberClaim) and effect.state == "dead":
                     self._away[effect.member].append((action.at_us, action.until_us))
 
+    def inert(self, fault: Fault, actions: Sequence[Action]) -> str:
+        """Why these actions of one occurrence would do nothing, if so."""
+        if not actions:
+            return "nobody would leave in that time"
+        if not all(action.targets for action in actions):
+            return "nobody that it selects is alive then"
+        if not all(fault.effects(action, self._topology) for action in actions):
+            return "it cuts nothing: there is no link from the one side to the other"
+        return ""
+
     def select_members(self, selector: Selector, at_us: int, rng: random.Random) -> list[str]:
         """See `PlanWorld.select_members`."""
         self._now = at_us
@@ -155,7 +210,7 @@ class World:
         return not any(since <= self._now and (until is None or self._now < until) for since, until in self._away[name])
 
 
-# --- for people ---------------------------------------------------------------------------------------------------------------
+# --- for people -----------------------------------------------------------------------------------------------------
 
 
 def describe(plan: Plan, width: int = 80) -> str:

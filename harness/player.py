@@ -19,19 +19,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import tenacity
 
-from harness.backends import ProcessState
 from harness.cluster import Cluster, Enforced
 from harness.effects import LinkEffect, MemberClaim
 from harness.errors import KadstormError
 from harness.events import Events
 from harness.faults import Fault
 from harness.observation import Observation
+from harness.probe import ActionProbe, Beside
 from harness.records import Action
-from harness.targets import Ping
 
 ACTORS, OBSERVERS = 16, 8  # threads
 BEFORE = 1.5  # s before an injection, when the value before it is measured
@@ -66,42 +66,6 @@ class ActionRun:
             "action": self.index,
             "targets": self.action.targets,
         }
-
-
-@dataclass
-class ActionProbe:
-    """See `observation.Probe`: the cluster as one action's observer sees it."""
-
-    cluster: Cluster
-    run: ActionRun
-    others: Callable[[ActionRun], tuple[set[tuple[str, str]], set[str]]]
-    rng: random.Random
-    deadline: float
-
-    def __post_init__(self) -> None:
-        self.topology = self.cluster.topology
-
-    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
-        return self.cluster.ping(pairs, timeout=timeout)
-
-    def process_state(self, name: str) -> ProcessState:
-        return self.cluster.process_state(name)
-
-    def undisturbed(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-        sites, claimed = self.others(self.run)
-        down = self.cluster.members.unresponsive()
-        site_of = self.topology.site_of
-
-        def disturbed(here: str, there: str) -> bool:
-            if here == there:  # a member by itself: only another claim on it matters
-                return here in claimed
-            crossing = (site_of(here), site_of(there))
-            return crossing in sites or crossing[::-1] in sites or not (claimed | down).isdisjoint((here, there))
-
-        return [pair for pair in pairs if not disturbed(*pair)]
-
-    def remaining(self) -> float:
-        return self.deadline - time.monotonic()
 
 
 @dataclass
@@ -267,9 +231,9 @@ class Player:
 
     def _probe(self, run: ActionRun, deadline: float) -> ActionProbe:
         rng = random.Random(f"{self.seed}/observe/{run.index}")
-        return ActionProbe(self.cluster, run, self._acting_beside, rng, deadline)
+        return ActionProbe(self.cluster, partial(self._acting_beside, run), rng, deadline)
 
-    def _acting_beside(self, run: ActionRun) -> tuple[set[tuple[str, str]], set[str]]:
+    def _acting_beside(self, run: ActionRun) -> Beside:
         """Site pairs and members on which other actions act now."""
         in_force = set(self.cluster.in_force()) - {run.index}
         effects = [

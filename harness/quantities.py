@@ -15,7 +15,8 @@ from decimal import Decimal
 
 TIME_UNITS = {"us": 1, "ms": 1_000, "s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000}
 SIZE_UNITS = {"B": 1, "KB": 1000, "MB": 1000**2, "KiB": 1024, "MiB": 1024**2}
-NUMBER = r"(-?\d+(?:\.\d+)?)"
+NUMBER = r"(-?[0-9]+(?:\.[0-9]+)?)"
+LARGEST = 2**53  # exact in every program that reads our JSON
 
 
 def parse_time(value: object) -> int:
@@ -54,7 +55,11 @@ def _scaled(value: object, units: dict[str, int], expected: str) -> int:
     scaled = Decimal(found[1]) * units[found[2]]
     if scaled < 0:
         raise ValueError(f"{expected}, is expected; {value} is negative")
-    return int(scaled.to_integral_value())
+    if scaled > LARGEST:
+        raise ValueError(f"{expected}, is expected; {value} is too large")
+    if scaled != scaled.to_integral_value():
+        raise ValueError(f"{expected}, is expected; {value} is finer than what can be kept")
+    return int(scaled)
 
 
 def time_text(microseconds: int) -> str:

@@ -8,11 +8,10 @@ step of the teardown is tried, its failure journalled, and the next one taken. W
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from harness import registry
 from harness.boot import Booted, boot
 from harness.cleanup import end_processes
 from harness.cluster import Cluster
-from harness.errors import HarnessError, KadstormError
+from harness.errors import HarnessError, KadstormError, LoadFailed
 from harness.events import Consumer, Events
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
@@ -41,7 +40,7 @@ from harness.records import (
 from harness.sampler import Sampler
 from harness.session import Session
 
-HEAD_START = 0.3  # s between the order to start the clock and t = 0, so that all workers have it in time
+HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
 GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
 PRELOAD_PER_KEY = 0.05  # s
 READBACK_PER_KEY = 0.02  # s
@@ -171,16 +170,16 @@ class Runner:
     def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
         load = LoadDriver(
             self._load_configs(session),
-            self.run_dir / LOAD_LOGS_DIR,
-            session.spawn,
-            on_exit=lambda name, how: self.events.emit("worker-exit", name=name, detail={"exit": how}),
+            spawn=session.spawn,
+            folder=self.run_dir / LOAD_LOGS_DIR,
+            on_exit=lambda exit_: self.events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),
         )
         self._on_teardown(stack, "the load's workers", load.close)
         load.launch()
         self.live.load = load
         return load
 
-    def _load_configs(self, session: Session) -> list[Path]:
+    def _load_configs(self, session: Session) -> list[dict[str, Any]]:
         load = self.plan.experiment["load"]
         workers = load["processes"]
         topology = Topology.build(self.plan.nodes, host=session.host)
@@ -200,9 +199,7 @@ class Runner:
                 "duration_s": self.plan.experiment["duration_us"] / 1e6,
                 "operations": str((self.run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
             }
-            path = self.run_dir / LOAD_LOGS_DIR / f"{name}.json"
-            path.write_text(json.dumps(config, indent=1))
-            configs.append(path)
+            configs.append(config)
         return configs
 
     def _tell_ready(self, booted: Booted) -> None:
@@ -227,26 +224,29 @@ class Runner:
     def _preload(self, load: LoadDriver) -> None:
         wanted = self.plan.experiment["load"]
         deadline = GRACE + wanted["timeout_us"] / 1e6 + PRELOAD_PER_KEY * wanted["keys"]
-        stored, failed = load.preload(deadline=deadline)
-        self.events.emit("load", name="preload", detail={"stored": stored, "failed": failed})
-        if not stored:
-            raise HarnessError("not one of the first keys could be stored, so there is nothing to look up")
-        if failed:
-            self.outcome.add("inconclusive", f"{failed} of {stored + failed} first keys were not acknowledged")
+        done = load.preload(deadline)
+        self.events.emit("load", name="preload", detail={"stored": done.stored, "failed": done.failed})
+        if done.failed:
+            total = done.stored + done.failed
+            self.outcome.add("inconclusive", f"{done.failed} of {total} first keys were not acknowledged")
 
     def _play(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Player:
         duration = self.plan.experiment["duration_us"] / 1e6
-        player = Player(cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=load.check)
+        player = Player(
+            cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=lambda: check_workers(load)
+        )
         self._on_teardown(stack, "the player's threads", player.close)
         self._on_teardown(stack, "faults in force", player.heal_all)
         zero = time.monotonic() + HEAD_START
         self.events.start_clock(zero)
         self.events.emit("clock")
-        load.start(zero)
+        load.start_clock(zero)
         assert self.live.sampler is not None
         self.live.sampler.start()
         player.play(zero, duration)
-        load.wait_drained(GRACE + self.plan.experiment["load"]["timeout_us"] / 1e6)
+        done = load.wait_drained(GRACE + self.plan.experiment["load"]["timeout_us"] / 1e6)
+        self.events.emit("load", name="drained", detail=asdict(done))
+        check_workers(load)
         return player
 
     def _final_heal(self, cluster: Cluster, player: Player) -> None:
@@ -266,8 +266,9 @@ class Runner:
             wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
         )
         deadline = GRACE + 3 * wanted["timeout_us"] / 1e6 + READBACK_PER_KEY * stored
-        outcomes = load.readback(alive, deadline=deadline)
-        self.events.emit("load", name="readback", detail={"outcomes": outcomes})
+        found = load.readback(alive, deadline)
+        self.events.emit("load", name="readback", detail=asdict(found))
+        load.quit()
 
     def _check_toxiproxy(self, booted: Booted) -> None:
         if not booted.toxiproxy.alive():
@@ -306,13 +307,19 @@ class Runner:
             self._failed(f"{left} processes of this run had not ended; they have been killed")
 
 
+def check_workers(load: LoadDriver) -> None:
+    """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
+    if load.exits:
+        raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
+
+
 def load_options(load: dict[str, Any]) -> dict[str, Any]:
     """The resolved load of a plan as a worker's configuration has it: seconds and shares."""
     return {
         "rate_per_s": None if load["rate_per_1000s"] is None else load["rate_per_1000s"] / 1000,
         "users": load["users"],
         "think_s": load["think_us"] / 1e6,
-        "arrivals": load["arrivals"],
+        "arrivals": load["arrivals"] or "poisson",
         "stores": load["stores_ppm"] / 1e6,
         "keys": load["keys"],
         "value_size": load["value_size"],

@@ -75,8 +75,15 @@ def _atom(part: object) -> Atom:
         if re.fullmatch(r"(node|site)-\d+", part):
             return Atom("node" if part.startswith("node") else "site", text=part)
         if part.endswith("%"):
-            return Atom("share", number=parse_share(part))
+            return _share(part)
     raise ValueError(f"no selector `{part}`: {EXPECTED}")
+
+
+def _share(part: str) -> Atom:
+    number = parse_share(part)
+    if not number:
+        raise ValueError(f"a share above 0% is expected, not {part}")
+    return Atom("share", number=number)
 
 
 def mistakes(selector: Selector, *, nodes: int, sites: int, links: bool) -> Iterator[str]:

@@ -1,14 +1,11 @@
-"""`python -m loadtests CONFIG`: one load worker. See `worker.py`."""
+"""``python -P -m loadtests CONFIG.json``: one load worker, driven over stdin and stdout (see `control`)."""
 
-from __future__ import annotations
+import sys
 
-import gevent.monkey
+from gevent import monkey
 
-gevent.monkey.patch_all()  # before anything that opens a socket or a thread
-
-import sys  # noqa: E402
+monkey.patch_all()  # before anything else is imported that makes sockets, locks or threads
 
 from loadtests.worker import main  # noqa: E402
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[1:]))

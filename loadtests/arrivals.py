@@ -1,39 +1,45 @@
-"""When operations are due, in the open model: arrivals that do not wait for answers. Pure.
+"""When operations are due in the open model. Pure: no clock, no sleeping; randomness is an argument.
 
-Due times are absolute, in seconds since the clock's start, so that a generator that falls behind does not drift.
+An arrival process yields due times in seconds since the clock's start, ascending and without end. Arrivals do not wait
+for answers, so a server's stall cannot hide behind a client that politely stops asking (coordinated omission).
+
+A process is first drawn at unit rate and then scaled: ``due = x / rate``. A rate that changes over time is the same
+process seen through the inverse of its cumulative rate, so that shapes need no other generator.
+
+Workers share one load. Poisson: each draws its own process of rate / workers; independent Poisson processes superpose
+to one of the summed rate. Constant: one grid, dealt round by index, so the union is as even as a single worker's.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 from typing import Literal
 
-Model = Literal["poisson", "constant"]
+Arrivals = Literal["poisson", "constant"]
 
 
-def arrivals(model: Model, rate: float, *, index: int, workers: int, rng: Random) -> Iterator[float]:
-    """One worker's share of ``rate`` arrivals per second, for ever.
+def poisson(rate: float, rng: Random) -> Iterator[float]:
+    """Exponential gaps of mean ``1 / rate`` seconds."""
+    elapsed = 0.0
+    while True:
+        elapsed -= math.log(1.0 - rng.random())
+        yield elapsed / rate
 
-    Poisson: each worker has a process of rate/workers; together they are one of the whole rate. Constant: the workers take
-    turns, so that together they are evenly spaced.
+
+def constant(rate: float, *, index: int = 0, workers: int = 1) -> Iterator[float]:
+    """Every ``workers``-th point of a grid of ``1 / rate`` seconds, from point ``index`` on.
+
+    Each due time is computed from its number, not from the one before, so rounding errors do not add up.
     """
-    if model == "poisson":
-        yield from _poisson(rate / workers, rng)
-    else:
-        yield from _constant(rate, index, workers)
+    for number in count(index, workers):
+        yield number / rate
 
 
-def _poisson(rate: float, rng: Random) -> Iterator[float]:
-    due = 0.0
-    while True:
-        due += -math.log(1 - rng.random()) / rate
-        yield due
-
-
-def _constant(rate: float, index: int, workers: int) -> Iterator[float]:
-    turn = index
-    while True:
-        yield turn / rate
-        turn += workers
+def arrivals(model: Arrivals, rate: float, *, seed: int, index: int = 0, workers: int = 1) -> Iterator[float]:
+    """Worker ``index``'s share of a load of ``rate`` operations a second; the same for the same arguments, anywhere."""
+    if model == "constant":
+        return constant(rate, index=index, workers=workers)
+    return poisson(rate / workers, Random(f"arrivals/{seed}/{index}"))

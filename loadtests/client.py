@@ -1,6 +1,8 @@
-"""What a load client is, and the one for Kademlia. Other targets bring theirs and name it in the worker's configuration.
+"""What a load worker needs of a target's client, and the one for Kademlia.
 
-Under gevent's monkey-patching the blocking client of the node is cooperative: its waits are greenlets' waits.
+Another target brings its own: any class of this shape, named by the configuration as ``module:Class``. Workers run
+under gevent's monkey-patching, so a client of plain blocking sockets is cooperative without knowing it. A worker holds
+one client per gateway and has many operations in flight on it.
 """
 
 from __future__ import annotations
@@ -8,81 +10,84 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from loadtests.errors import BadAnswer, ConnectionLost, NoAnswer, Refused
 from node.client import Client
-from node.errors import ClientDisconnected, ClientRefused, ClientTimeout, NodeError
+from node.errors import ClientDisconnected, ClientError, ClientRefused, ClientTimeout
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a gateway answered. ``value`` is None if a lookup found nothing, or for a store; -1 is unknown."""
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A gateway's answer to a store. ``hops`` and ``rpcs`` as the gateway counts them, -1 where unknown."""
 
-    value: bytes | None = None
-    version: int = -1
+    acks: int  # holders that acknowledged; the gateway counts once if it holds the record
     hops: int = -1
     rpcs: int = -1
-    acks: int = -1
     error: str = ""
 
 
-class OperationFailed(Exception):
-    """An operation without an answer. ``outcome`` and ``error`` are those of its row; all of them speak against the gateway."""
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """A gateway's answer to a lookup. A non-empty ``error`` says that the search itself failed."""
 
-    def __init__(self, outcome: str, error: str) -> None:
-        super().__init__(error)
-        self.outcome, self.error = outcome, error
+    found: bool
+    value: bytes = b""
+    version: int = -1
+    hops: int = -1
+    rpcs: int = -1
+    error: str = ""
 
 
 class LoadClient(Protocol):
-    """A connection to one gateway, used by many greenlets at once. Methods raise OperationFailed."""
+    """One gateway, as a client sees it. Safe to use from many greenlets. Methods raise `ClientFailure` only."""
 
     def __init__(self, host: str, port: int, cluster: str) -> None: ...
 
-    def store(self, key: bytes, value: bytes, version: int, timeout: float) -> Answer:
-        """Store a value; the answer's ``acks`` counts the holders."""
+    def store(self, key: bytes, value: bytes, *, version: int, timeout: float) -> Stored:
+        """Store through this gateway; ``timeout`` in seconds."""
         ...
 
-    def lookup(self, key: bytes, timeout: float) -> Answer:
-        """Look a key up."""
+    def lookup(self, key: bytes, *, timeout: float) -> LookedUp:
+        """Look up through this gateway; ``timeout`` in seconds."""
         ...
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Let the connection go; what waits on it fails."""
         ...
 
 
 class KademliaClient:
-    """See `LoadClient`."""
+    """`LoadClient` over `node.client`."""
 
     def __init__(self, host: str, port: int, cluster: str) -> None:
         self._client = Client(host, port, cluster)
 
-    def store(self, key: bytes, value: bytes, version: int, timeout: float) -> Answer:
+    def store(self, key: bytes, value: bytes, *, version: int, timeout: float) -> Stored:
         """See `LoadClient.store`."""
         try:
-            done = self._client.put(key, value, version=version, timeout=timeout)
-        except NodeError as error:
-            raise failure(error) from error
-        return Answer(None, version, done.hops, done.rpcs, done.acks, done.error)
+            result = self._client.put(key, value, version=version, timeout=timeout)
+        except ClientError as error:
+            raise _translated(error) from error
+        return Stored(result.acks, result.hops, result.rpcs, result.error)
 
-    def lookup(self, key: bytes, timeout: float) -> Answer:
+    def lookup(self, key: bytes, *, timeout: float) -> LookedUp:
         """See `LoadClient.lookup`."""
         try:
-            done = self._client.get(key, timeout=timeout)
-        except NodeError as error:
-            raise failure(error) from error
-        return Answer(done.value if done.found else None, done.version, done.hops, done.rpcs, error=done.error)
+            result = self._client.get(key, timeout=timeout)
+        except ClientError as error:
+            raise _translated(error) from error
+        return LookedUp(result.found, result.value, result.version, result.hops, result.rpcs, result.error)
 
     def close(self) -> None:
         """See `LoadClient.close`."""
         self._client.close()
 
 
-def failure(error: NodeError) -> OperationFailed:
-    """The node's errors in the words of a row."""
+def _translated(error: ClientError) -> NoAnswer | Refused | ConnectionLost | BadAnswer:
+    """The node's error in loadtests' terms."""
     if isinstance(error, ClientTimeout):
-        return OperationFailed("timeout", "timeout")
+        return NoAnswer("no_answer")
     if isinstance(error, ClientRefused):
-        return OperationFailed("refused", "refused")
+        return Refused(str(error))
     if isinstance(error, ClientDisconnected):
-        return OperationFailed("error", "connection_lost")
-    return OperationFailed("error", f"protocol: {error}")
+        return ConnectionLost("connection_lost")
+    return BadAnswer(f"bad_answer: {error}")

@@ -1,68 +1,67 @@
-"""Choosing a gateway, and leaving one that failed alone for a while.
+"""Which gateway the next operation goes to, and which are left alone for a while. Pure: the clock is an argument.
 
-Clients learn that a gateway is gone only by failing on it. It then rests for 1 s, and twice as long each time that it fails
-again right after its rest, up to 30 s. There are no hidden retries: the operation that failed stays failed.
+Clients learn that a gateway is gone only by failing on it. It then rests for 1 s, and for twice as long each time it
+fails again, up to 30 s; the first answer ends that. Many operations are in flight on a gateway when it dies, and all of
+them fail: that is one failure, so only operations that were sent after the rest had ended count as "again".
+
+If all gateways rest, the one whose rest ends first is asked: an operation that is due is never held back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from loadtests.client import LoadClient
+FIRST_REST = 1.0  # s
+LONGEST_REST = 30.0
 
-REST_FIRST, REST_MOST = 1.0, 30.0  # s
 
+@dataclass(slots=True)
+class _Health:
+    """``since``: when its last rest began; ``until``: when it ends. Both -inf while it never failed."""
 
-@dataclass
-class Gateway:
-    """One node that clients may ask. Times are monotonic seconds."""
-
-    name: str
-    client: LoadClient
-    rests_until: float = 0.0
-    rest: float = 0.0
-
-    def failed(self, now: float) -> None:
-        """Let it rest; what fails while it rests already was on its way before and does not count again."""
-        if now >= self.rests_until:
-            self.rest = min(REST_MOST, self.rest * 2 or REST_FIRST)
-            self.rests_until = now + self.rest
-
-    def worked(self, now: float) -> None:
-        """Forget its failures, unless it rests: an answer that was on its way proves nothing."""
-        if now >= self.rests_until:
-            self.rest = 0.0
+    failures: int = 0
+    since: float = -math.inf
+    until: float = -math.inf
 
 
 class Gateways:
-    """All gateways of one worker."""
+    """One worker's view of its gateways. All times in seconds on one monotonic clock."""
 
-    def __init__(self, gateways: Sequence[Gateway], rng: Random, clock: Callable[[], float]) -> None:
-        self._gateways, self._rng, self._clock = list(gateways), rng, clock
+    def __init__(self, names: Sequence[str], rng: Random) -> None:
+        self.names = tuple(names)
+        self._rng = rng
+        self._health = {name: _Health() for name in names}
+        self._rested_at = -math.inf  # from then on nobody rests: the fast path
 
-    def random(self) -> Gateway:
-        """Any that does not rest; if all do, the one whose rest ends first."""
-        now = self._clock()
-        awake = [gateway for gateway in self._gateways if gateway.rests_until <= now]
-        if not awake:
-            return min(self._gateways, key=lambda gateway: gateway.rests_until)
+    def pick(self, now: float) -> str:
+        """Any gateway that does not rest, uniformly."""
+        awake = self.names if now >= self._rested_at else self._awake(now)
         return awake[int(self._rng.random() * len(awake))]
 
-    def sticky(self, present: Gateway | None) -> Gateway:
-        """The present one, until it rests."""
-        if present is not None and present.rests_until <= self._clock():
-            return present
-        return self.random()
+    def pick_sticky(self, home: int, now: float) -> str:
+        """The gateway of user number ``home``; while that one rests, the next one that does not."""
+        order = [self.names[(home + step) % len(self.names)] for step in range(len(self.names))]
+        awake = self._awake(now)
+        return next(name for name in order if name in awake)
 
-    def some(self, names: Collection[str], count: int) -> list[Gateway]:
-        """Up to ``count`` different ones among ``names``."""
-        there = [gateway for gateway in self._gateways if gateway.name in names]
-        keyed = sorted((self._rng.random(), index) for index in range(len(there)))
-        return [there[index] for _, index in keyed[:count]]
+    def failed(self, name: str, *, sent: float, now: float) -> None:
+        """An operation that was sent to ``name`` at ``sent`` failed for its gateway's sake."""
+        health = self._health[name]
+        if sent < health.until:
+            return
+        health.since, health.until = now, now + min(FIRST_REST * 2**health.failures, LONGEST_REST)
+        health.failures += 1
+        self._rested_at = max(self._rested_at, health.until)
 
-    def close(self) -> None:
-        """Close every connection."""
-        for gateway in self._gateways:
-            gateway.client.close()
+    def answered(self, name: str, *, sent: float) -> None:
+        """``name`` answered an operation sent at ``sent``. Answers to what was sent before it failed say nothing."""
+        health = self._health[name]
+        if health.failures and sent >= health.since:
+            health.failures, health.until = 0, -math.inf
+
+    def _awake(self, now: float) -> tuple[str, ...]:
+        awake = tuple(name for name in self.names if now >= self._health[name].until)
+        return awake or (min(self.names, key=lambda name: self._health[name].until),)

@@ -1,94 +1,97 @@
-"""Locust's users: one dispatcher for the open model, many for the closed one. They find their session on the environment."""
+"""Locust's users: what it spawns, counts and stops. They bring the operations of a `Workload` to life.
+
+Importing this imports Locust, which monkey-patches the process: only load workers and `locust` itself do.
+
+- Open model: one `OpenUser` per worker sends the arrivals, each a greenlet of its own.
+- Closed model: each `ClosedUser` waits for its answer, thinks, and goes on. An operation is due when the user has
+  finished thinking; users start spread over one think time, so that they do not go in step.
+"""
 
 from __future__ import annotations
 
-import time
-from random import Random
-from typing import Any, cast
+from collections.abc import Callable
+from contextlib import closing
+from typing import ClassVar
 
-import gevent
-from gevent.pool import Pool
 from locust import User, task
+from locust.event import EventHook
 from locust.exception import StopUser
 
-from loadtests.arrivals import Model, arrivals
-from loadtests.gateways import Gateway
-from loadtests.session import LoadSession
+from loadtests.alarm import Alarm
+from loadtests.recorder import Operation
+from loadtests.workload import Workload
 
 
-SESSION = "kadstorm_session"  # the attribute of the environment where users find their session
-
-
-class SessionUser(User):
-    """Base: a user that works on the environment's session."""
+class LoadUser(User):
+    """What both models share. One workload per process, set before users are spawned."""
 
     abstract = True
-
-    @property
-    def session(self) -> LoadSession:
-        return cast(LoadSession, getattr(self.environment, SESSION))
-
-    def await_clock(self) -> LoadSession:
-        """Wait for the clock's start."""
-        session = self.session
-        while session.zero is None:
-            gevent.sleep(0.01)
-        gevent.sleep(max(0.0, session.zero - time.monotonic()))
-        return session
+    workload: ClassVar[Workload]
 
 
-class OpenUser(SessionUser):
-    """Sends every arrival at its due time, whatever became of the ones before: one greenlet for each."""
-
-    fixed_count = 1
+class OpenUser(LoadUser):
+    """Sends what is due, when it is due. Its operations outlive it: `Workload.drain` waits for them."""
 
     @task
-    def dispatch(self) -> None:
-        """Serve all arrivals of this worker, then stop."""
-        session = self.await_clock()
-        options, config = session.options, session.config
-        assert options.rate_per_s is not None
-        model = cast(Model, options.arrivals or "poisson")
-        rng = Random(f"{config.seed}/{config.worker}/arrivals")
-        pool = Pool()
-        present: Gateway | None = None
-        for due in arrivals(model, options.rate_per_s, index=config.index, workers=config.workers, rng=rng):
-            if session.stopping or (config.duration_s is not None and due >= config.duration_s):
-                break
-            self._wait_until(session, due)
-            present = session.gateways.sticky(present) if options.gateways == "sticky" else session.gateways.random()
-            self._send(session, pool, due, present)
-        session.drain()
+    def send(self) -> None:
+        """Send all arrivals of this worker, once; a second user of this class would double the rate, so it leaves."""
+        if self.workload.enrol() == self.workload.config.index:
+            self.workload.send_arrivals()
         raise StopUser
 
-    @staticmethod
-    def _wait_until(session: LoadSession, due: float) -> None:
-        ahead = due - session.now()
-        if ahead > 0:
-            gevent.sleep(ahead)
-        session.lags.append(max(0.0, session.now() - due))
-
-    @staticmethod
-    def _send(session: LoadSession, pool: Any, due: float, gateway: Gateway) -> None:
-        assert session.zero is not None
-        kind, intended = session.draw_kind(), session.zero + due
-        if len(pool) >= session.options.max_in_flight:
-            session.shed(kind, intended)
-        else:
-            pool.spawn(session.operate, kind, intended, gateway)
+    def stop(self, force: bool = False) -> bool:  # noqa: ARG002  Locust's signature
+        """Stop at once: nothing is in flight in this greenlet."""
+        stopped: bool = super().stop(force=True)
+        return stopped
 
 
-class ClosedUser(SessionUser):
-    """Asks, waits for the answer, thinks, and asks again."""
+class ClosedUser(LoadUser):
+    """One client: asks, waits for the answer, thinks."""
+
+    def on_start(self) -> None:
+        """Take a number, and start at that number's share of the first think time."""
+        workload = self.workload
+        self.number = workload.enrol()
+        everyone = workload.options.users or 1
+        self.due = workload.clock + workload.options.think_s * (self.number % everyone) / everyone
+        with closing(Alarm()) as alarm:
+            alarm.sleep_until(min(self.due, workload.end))
+
+    def wait_time(self) -> float:
+        """Seconds of thinking between two operations."""
+        return self.workload.options.think_s
 
     @task
-    def live(self) -> None:
-        """One user's life."""
-        session = self.await_clock()
-        present: Gateway | None = None
-        while not session.over():
-            sticky = session.options.gateways == "sticky"
-            present = session.gateways.sticky(present) if sticky else session.gateways.random()
-            session.operate(session.draw_kind(), time.monotonic(), present)
-            gevent.sleep(session.options.think_s)
-        raise StopUser
+    def operate(self) -> None:
+        """One operation, unless the load is over."""
+        if self.due >= self.workload.end:
+            raise StopUser
+        operation = self.workload.operate_next(self.due, self.number)
+        self.due = operation.finished + self.wait_time()
+
+
+def user_class(workload: Workload) -> type[LoadUser]:
+    """The user class for the workload's model, bound to it."""
+    LoadUser.workload = workload
+    return OpenUser if workload.options.rate_per_s is not None else ClosedUser
+
+
+class RequestEvents:
+    """A sink that tells Locust of every operation, so that its own statistics, page and listeners work."""
+
+    def __init__(self, request: EventHook) -> None:
+        self._fire: Callable[..., None] = request.fire
+
+    def __call__(self, operation: Operation) -> None:
+        self._fire(
+            request_type=operation.kind,
+            name=operation.phase,
+            response_time=operation.latency * 1e3,
+            response_length=0,
+            exception=None if operation.outcome == "ok" else OperationFailed(operation.error),
+            context={},
+        )
+
+
+class OperationFailed(Exception):
+    """How Locust is told that an operation failed; never raised."""

@@ -1,128 +1,196 @@
-"""One load worker under the runner: Locust as a library, driven by JSON lines on standard input.
+"""One load worker: the phases of its life, in the order in which it is told to live them.
 
-| command | what happens | what it answers |
-|---|---|---|
-| (start) | Locust is ready, nothing is sent | ``up`` |
-| ``preload`` | the first keys are stored | ``preloaded`` |
-| ``start`` with ``clock`` | users begin at that monotonic time | ``started``, ``stats`` twice a second, ``drained`` |
-| ``readback`` with ``gateways`` | every acknowledged key is asked for again | ``readback`` |
-| ``stop`` | no further arrivals | ``drained`` |
-| ``quit``, or end-of-file | rows are written, the process ends | ``bye`` |
+    up -> preloaded -> loading -> drained -> read back, and from anywhere to the end
 
-Whatever goes wrong is told as ``error``, and the exit code is 1 (2 for a wrong configuration).
+The main greenlet waits for the end. A second one reads commands, a third does what was commanded (so that `stop` and
+`quit` are always heard), a fourth flushes rows. Whatever goes wrong in any of them ends the worker, with one `error`
+event and exit code 1, after the rows have been written.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
+import logging
+import signal
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gevent
-import msgspec
-from gevent.fileobject import FileObject
-from locust.env import Environment
+from gevent.event import AsyncResult, Event
 
-from loadtests.session import LoadSession, WorkerConfig
-from loadtests.users import SESSION, ClosedUser, OpenUser
+from loadtests.config import WorkerConfig, client_class, read_config
+from loadtests.control import Command, Control, Preload, Quit, ReadBackKeys, Start, Stop
+from loadtests.errors import ConfigError, ControlError, LoadError
+from loadtests.locust_session import LocustSession
+from loadtests.phases import preload, read_back
+from loadtests.recorder import Recorder
+from loadtests.workload import Workload
 
 STATS_EVERY = 0.5  # s
-SPAWN_RATE = 100  # users a second
+USAGE = "usage: python -P -m loadtests CONFIG.json"
 
+State = Literal["up", "preloading", "preloaded", "loading", "drained", "reading", "read"]
+# command -> states in which it may come
+IN_TURN: dict[type[Command], frozenset[State]] = {
+    Preload: frozenset({"up"}),
+    Start: frozenset({"up", "preloaded"}),
+    Stop: frozenset({"loading", "drained"}),
+    ReadBackKeys: frozenset({"drained"}),
+}
 
-def say(event: str, **fields: Any) -> None:
-    """One line on standard output, in one write."""
-    os.write(1, json.dumps({"event": event, **fields}).encode() + b"\n")
-
-
-def main(argv: list[str]) -> int:
-    """Run one worker from its configuration file; the exit code."""
-    try:
-        config = msgspec.json.decode(Path(argv[0]).read_bytes(), type=WorkerConfig)
-        module, _, name = config.client.partition(":")
-        client_class = getattr(importlib.import_module(module), name)
-    except (OSError, IndexError, msgspec.DecodeError, ImportError, AttributeError) as error:
-        say("error", message=f"wrong configuration: {error}")
-        return 2
-    try:
-        return Worker(config, client_class).run()
-    except OSError as error:
-        say("error", message=f"{config.operations}: cannot write rows: {error}")
-        return 1
+log = logging.getLogger("loadtests")
 
 
 class Worker:
-    """Carries commands out, one after the other."""
+    """Everything one worker process owns.
 
-    def __init__(self, config: WorkerConfig, client_class: Any) -> None:
-        closed = config.load.users is not None
-        self.environment = Environment(user_classes=[ClosedUser if closed else OpenUser])
-        self.runner = self.environment.create_local_runner()
-        self.session = LoadSession(config, client_class, self.environment.events.request.fire)
-        setattr(self.environment, SESSION, self.session)
-        users = len(range(config.index, config.load.users or 0, config.workers))
-        self._users = users if closed else 1
-        self._loading: gevent.Greenlet | None = None
-        self._watch = gevent.spawn(self._tell_stats)
+    Raises:
+        LoadError: the client cannot be imported, or the operations file cannot be made.
+    """
+
+    def __init__(self, config: WorkerConfig, control: Control) -> None:
+        self._control = control
+        self._workload = Workload(config, client_class(config.client))
+        self._recorder = Recorder(Path(config.operations))
+        self._workload.sinks.append(self._recorder.record)
+        self._session = LocustSession(self._workload)
+        self._state: State = "up"
+        self._end: AsyncResult = AsyncResult()
+        self._stop = Event()
+        self._born = time.monotonic()
+        self._greenlets: list[gevent.Greenlet] = []
 
     def run(self) -> int:
-        """Serve commands until `quit` or end-of-file; the exit code."""
-        say("up")
-        code = 0
+        """Live until told to end, or until something breaks; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            gevent.signal_handler(number, self._end.set)
+        self._begin(self._obey)
+        self._begin(self._recorder.flush_forever)
         try:
-            for line in FileObject(sys.stdin.fileno(), "rb", close=False):
-                command = json.loads(line)
-                if command["command"] == "quit":
-                    break
-                self._obey(command)
-        except Exception as error:  # whatever it is, the harness must hear of it rather than of silence
-            say("error", message=repr(error))
-            code = 1
-        finally:
-            self._end()
-        say("bye", rows=self.session.recorder.written)
-        return code
+            self._control.tell("up")
+            self._end.get()
+            self._shut_down()
+            self._control.tell("bye", rows=self._recorder.rows)
+        except BrokenPipeError:  # nobody is left to tell; the rows are written all the same
+            return 0
+        except Exception as error:
+            return self._failed(error)
+        return 0
 
-    def _obey(self, command: dict[str, Any]) -> None:
-        match command["command"]:
-            case "preload":
-                stored, failed = self.session.preload()
-                say("preloaded", stored=stored, failed=failed)
-            case "start":
-                self.session.start(command["clock"])
-                self._loading = gevent.spawn(self._load)
-            case "stop":
-                self.session.stopping = True
-            case "readback":
-                outcomes = self.session.readback(frozenset(command["gateways"]))
-                say("readback", keys=sum(outcomes.values()), outcomes=outcomes)
+    # --- greenlets ---------------------------------------------------------------------------------
 
-    def _load(self) -> None:
-        if self._users:
-            self.runner.start(self._users, spawn_rate=SPAWN_RATE)
-        say("started")
-        while not self.session.over() or self.runner.user_count:
-            gevent.sleep(0.02)
-        self.session.drain()
-        self.session.recorder.flush()
-        say("drained", rows=self.session.recorder.written)
+    def _begin(self, act: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                act()
+            except BrokenPipeError:
+                self._end.set()
+            except Exception as error:
+                self._end.set_exception(error)
+
+        self._greenlets.append(gevent.spawn(guarded))
+
+    def _obey(self) -> None:
+        for command in self._control.commands():
+            if isinstance(command, Quit):
+                break
+            self._take(command)
+        self._end.set()
+
+    def _take(self, command: Command) -> None:
+        name = type(command).__name__
+        if self._state not in IN_TURN[type(command)]:
+            raise ControlError(f"{name} cannot be obeyed now: this worker is in state '{self._state}'")
+        if isinstance(command, Preload):
+            self._state = "preloading"
+            self._begin(self._preload)
+        elif isinstance(command, Start):
+            self._state = "loading"
+            self._begin(lambda: self._load(command.clock))
+        elif isinstance(command, ReadBackKeys):
+            self._state = "reading"
+            self._begin(lambda: self._read_back(command.gateways))
+        else:
+            self._stop.set()
+
+    # --- what is commanded -------------------------------------------------------------------------
+
+    def _preload(self) -> None:
+        result = preload(self._workload)
+        self._state = "preloaded"
+        self._control.tell("preloaded", **asdict(result))
+
+    def _load(self, clock: float) -> None:
+        self._recorder.start_clock(clock)
+        self._workload.begin(clock)
+        self._session.start()
+        self._control.tell("started")
+        while not self._stop.is_set() and (left := self._workload.end - time.monotonic()) > 0:
+            self._stop.wait(min(left, STATS_EVERY))
+            self._tell_stats()
+        self._workload.finish()
+        self._workload.drain()  # before Locust is stopped, which costs it 30 ms that would be in latencies
+        self._session.stop()
+        self._tell_stats()
+        self._recorder.flush()
+        self._state = "drained"
+        self._control.tell("drained", **self._drained())
+
+    def _drained(self) -> dict[str, Any]:
+        window = self._workload.window
+        return {"rows": window.count, "requests": self._session.requests} | window.lag.told()
 
     def _tell_stats(self) -> None:
-        while True:
-            gevent.sleep(STATS_EVERY)
-            if self.session.failure:
-                say("error", message=self.session.failure)
-                os._exit(1)  # rows cannot be kept any more: nothing that this worker does would count
-            if self.session.phase == "load" and self.session.zero is not None:
-                say("stats", t=round(self.session.now(), 3), **self.session.take_window())
+        t = round(time.monotonic() - self._workload.clock, 3)
+        self._control.tell("stats", t=t, in_flight=self._workload.in_flight, **self._workload.window.take())
 
-    def _end(self) -> None:
-        self.session.stopping = True
-        self._watch.kill()
-        if self._loading is not None:
-            self._loading.kill()
-        self.runner.quit()
-        self.session.close()
+    def _read_back(self, gateways: list[str]) -> None:
+        result = read_back(self._workload, gateways)
+        self._recorder.flush()
+        self._state = "read"
+        self._control.tell("readback", **asdict(result))
+
+    # --- the end -----------------------------------------------------------------------------------
+
+    def _shut_down(self) -> None:
+        """Stop everything, and only then write what is left: operations that are cut off leave rows too."""
+        gevent.killall(self._greenlets, timeout=2.0)
+        self._session.quit()
+        self._workload.close()
+        self._recorder.close(self._born)
+
+    def _failed(self, error: Exception) -> int:
+        if not isinstance(error, LoadError):
+            log.error("internal error", exc_info=error)
+        tell_error(self._control, error)
+        try:
+            self._shut_down()
+        except LoadError as other:
+            log.error("%s", other)
+        return error.exit_code if isinstance(error, LoadError) else 1
+
+
+def tell_error(control: Control, error: Exception) -> None:
+    """Send the `error` event."""
+    text = str(error) if isinstance(error, LoadError) else f"internal error, please report it: {error!r}"
+    try:
+        control.tell("error", message=text)
+    except BrokenPipeError:
+        log.error("%s", text)
+
+
+def main(argv: list[str]) -> int:
+    """Run the worker that the configuration file describes; the exit code."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    control = Control()
+    try:
+        if len(argv) != 1:
+            raise ConfigError(USAGE)
+        worker = Worker(read_config(Path(argv[0])), control)
+    except LoadError as error:
+        tell_error(control, error)
+        return error.exit_code
+    return worker.run()

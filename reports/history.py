@@ -5,6 +5,7 @@ Rules:
   without an end, no `end` event. It is told in ``notes`` and the rest is used.
 - What no run leaves behind is an error that names the file: a foreign folder, a line in the middle of the journal that
   is no event, a file of another format or a newer version.
+- Streams are the origin and Parquet is made from them, so streams are read as long as they are there.
 - The order of rows never matters to what is computed, nor does how many files they came in.
 """
 
@@ -48,6 +49,7 @@ class History:
     events: list[Event]
     operations: pa.Table
     nodes: pa.Table
+    workers: list[str] = field(default_factory=list)  # load workers that opened a file
     notes: list[str] = field(default_factory=list)  # what was missing or torn
 
     @cached_property
@@ -75,7 +77,7 @@ class History:
     @property
     def duration(self) -> float:
         """Seconds that the clock was to run."""
-        return float(self.experiment["duration_s"])
+        return float(self.experiment["duration_us"]) / 1e6
 
     def of_kind(self, *kinds: str) -> list[Event]:
         """All events of these kinds, in the order of the journal."""
@@ -121,7 +123,7 @@ class History:
     @property
     def timeout(self) -> float:
         """An operation's timeout, s."""
-        return float(self.experiment["load"].get("timeout_s", 0.0))
+        return float(self.experiment["load"].get("timeout_us", 0)) / 1e6
 
 
 def load(run_dir: Path) -> History:
@@ -139,7 +141,8 @@ def load(run_dir: Path) -> History:
     events = _read_events(run_dir / EVENTS_FILE, notes)
     operations = _read_operations(run_dir, notes)
     nodes = _read_nodes(run_dir, notes)
-    return History(run_dir, plan, events, operations, nodes, notes)
+    workers = sorted(path.stem for path in (run_dir / OPERATIONS_DIR).glob("*.arrow"))
+    return History(run_dir, plan, events, operations, nodes, workers, notes)
 
 
 # --- plan and journal -------------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ def _read_plan(path: Path) -> Plan:
         raise RunFolderError(
             f"{path}: has schema {plan.schema}, and this Kadstorm reads schema {SCHEMA}: use the one that made it"
         )
-    if missing := [key for key in ("name", "duration_s", "cluster", "load") if key not in plan.experiment]:
+    if missing := [key for key in ("name", "duration_us", "cluster", "load") if key not in plan.experiment]:
         raise RunFolderError(f"{path}: its experiment has no `{missing[0]}`")
     return plan
 
@@ -198,15 +201,15 @@ def _read_operations(run_dir: Path, notes: list[str]) -> pa.Table:
     columns = OPERATION_COLUMNS
     stored = run_dir / OPERATIONS_FILE
     streams = sorted((run_dir / OPERATIONS_DIR).glob("*.arrow"))
-    if stored.is_file():
+    if stored.is_file() and not streams:
         return _read_parquet(stored, columns)
     return _joined([_read_stream(path, columns, notes) for path in streams], columns)
 
 
 def _read_nodes(run_dir: Path, notes: list[str]) -> pa.Table:
-    if (run_dir / NODES_FILE).is_file():
-        return _read_parquet(run_dir / NODES_FILE, NODE_COLUMNS)
     stream = run_dir / NODES_STREAM
+    if (run_dir / NODES_FILE).is_file() and not stream.is_file():
+        return _read_parquet(run_dir / NODES_FILE, NODE_COLUMNS)
     return _joined([_read_stream(stream, NODE_COLUMNS, notes)] if stream.is_file() else [], NODE_COLUMNS)
 
 

@@ -68,10 +68,10 @@ def success_share(rows: pd.DataFrame) -> Measured:
     return _mean((rows["outcome"] == "ok").to_numpy().astype(np.float64), "operations")
 
 
-def known_mean(rows: pd.DataFrame, column: str) -> Measured:
+def known_mean(rows: pd.DataFrame, column: str, enough: int = ENOUGH) -> Measured:
     """The mean of a column that is -1 where it is unknown."""
     values = rows[column].to_numpy(dtype=np.float64)
-    return _mean(values[values >= 0], f"operations with known {column}")
+    return _mean(values[values >= 0], f"operations with known {column}", enough)
 
 
 MEANS: dict[str, Callable[[pd.DataFrame], Measured]] = {
@@ -89,7 +89,7 @@ def _quantile(rows: pd.DataFrame, q: float) -> Measured:
     return Measured(float(np.quantile(rows["latency"].to_numpy(), q)), len(rows))
 
 
-def _mean(values: Floats, what: str) -> Measured:
-    if len(values) < ENOUGH:
-        return Measured(None, len(values), f"{len(values)} {what}, and {ENOUGH} are needed")
+def _mean(values: Floats, what: str, enough: int = ENOUGH) -> Measured:
+    if len(values) < enough:
+        return Measured(None, len(values), f"{len(values)} {what}, and {enough} are needed")
     return Measured(float(values.mean()), len(values))

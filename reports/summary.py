@@ -14,7 +14,10 @@ from harness.records import SCHEMA, RunVerdict, Verdict
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """One kind of operation in phase `load`. ``rate`` counts all that were due, per s; hops and rpcs are means."""
+    """One kind of operation in phase `load`: exact figures of all its rows, however few; null if there are none.
+
+    ``rate`` counts all that were due, per s; hops and rpcs are means of those that are known.
+    """
 
     count: int
     success: float | None
@@ -57,7 +60,10 @@ class FaultSummary(msgspec.Struct, kw_only=True):
 
 
 class ExpectationResult(msgspec.Struct, kw_only=True):
-    """``measured`` and ``limit`` in ``unit``: s, share, 1/s, or empty for plain numbers. ``note`` says why it is unknown."""
+    """``measured`` and ``limit`` in ``unit``: s, share, 1/s, or empty for plain numbers.
+
+    ``rows`` is how many operations it is about; ``note`` says why it is unknown, or what was seen instead of a value.
+    """
 
     text: str
     verdict: Verdict

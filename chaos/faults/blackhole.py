@@ -35,4 +35,4 @@ class Blackhole(Silence):
 
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """A black hole on every link from A to B."""
-        return list(effects_between(action, "blackhole", {}))
+        return list(effects_between(action, topology, "blackhole", {}))

@@ -3,13 +3,14 @@
 A plan of kills and restarts, one action for each downtime. The members are chosen once. They have been up for a while when the
 fault begins, so their first session is a residual one. A session that would be shorter than a node takes to start, and 200 ms,
 is lengthened. All members are back at the end: the last downtime is cut there, and none begins in the last half second.
+Draws by which nobody would leave at all are drawn again, DRAWS times at most: a churn in which nobody leaves did not happen.
 
 Effective if the process table has no such process during a downtime; ended if it has again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import ClassVar, Literal
 
@@ -27,6 +28,7 @@ START_UP = 800_000  # µs that a node takes to serve, generously
 SHORTEST_SESSION = 200_000 + START_UP  # µs
 SHORTEST_DOWNTIME = 100_000  # µs
 LAST_LEAVE = 500_000  # µs before the end
+DRAWS = 100
 
 
 class ChurnOptions(Section):
@@ -47,7 +49,12 @@ class Churn(Absence):
     Options: ClassVar[type[BaseModel]] = ChurnOptions
 
     def plan(self, options: ChurnOptions, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
-        """An action for each downtime of each member."""
+        """An action for each downtime of each member; none if nobody ever leaves."""
+        members = world.select_members(options.nodes, entry.at_us, rng)
+        draws = (self._drawn(options, entry, members, rng) for _ in range(DRAWS))
+        return next((actions for actions in draws if actions), [])
+
+    def _drawn(self, options: ChurnOptions, entry: Entry, members: Sequence[str], rng: Random) -> list[Action]:
         assert entry.until_us is not None
         return [
             Action(
@@ -59,7 +66,7 @@ class Churn(Absence):
                 targets=[member],
                 options={"leave": options.leave},
             )
-            for member in world.select_members(options.nodes, entry.at_us, rng)
+            for member in members
             for left, back in downtimes(options, entry.at_us, entry.until_us, rng)
         ]
 

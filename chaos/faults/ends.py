@@ -10,9 +10,13 @@ from pydantic import Field, field_validator
 
 from harness.effects import LinkEffect, LinkEffectKind
 from harness.faults import Entry, PlanWorld
+from harness.links import Topology
 from harness.options import Section, Select, Share
 from harness.records import Action
 from harness.selectors import ALL, Selector
+
+
+ALL_CONNECTIONS = 1_000_000  # millionths
 
 
 class Ends(Section):
@@ -20,7 +24,7 @@ class Ends(Section):
 
     from_: Select = Field(default=ALL, alias="from")
     to: Select = ALL
-    toxicity: Share = 1_000_000
+    toxicity: Share = ALL_CONNECTIONS
 
     @field_validator("toxicity")
     @classmethod
@@ -47,10 +51,12 @@ def link_action(
     )
 
 
-def effects_between(action: Action, kind: LinkEffectKind, attributes: Mapping[str, int]) -> Iterator[LinkEffect]:
-    """The effect on each link from one of the action's sources to one of its destinations."""
+def effects_between(
+    action: Action, topology: Topology, kind: LinkEffectKind, attributes: Mapping[str, int]
+) -> Iterator[LinkEffect]:
+    """The effect on each link from one of the action's sources to one of its destinations; those within a site too."""
     for source in action.options["from"]:
         for destination in action.options["to"]:
-            if source != destination:
+            if source != destination or len(topology.nodes_of(source)) > 1:
                 pairs = tuple(sorted(attributes.items()))
                 yield LinkEffect(source, destination, kind, pairs, action.options["toxicity"])

@@ -53,4 +53,4 @@ class Latency(Delay):
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Latency on every link from A to B."""
         attributes = {"latency": action.options["latency_ms"], "jitter": action.options["jitter_ms"]}
-        return list(effects_between(action, "latency", attributes))
+        return list(effects_between(action, topology, "latency", attributes))

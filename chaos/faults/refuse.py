@@ -9,14 +9,25 @@ from __future__ import annotations
 from random import Random
 from typing import ClassVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
-from chaos.faults.ends import Ends, effects_between, link_action
+from chaos.faults.ends import ALL_CONNECTIONS, Ends, effects_between, link_action
 from chaos.observing import Refusal
 from harness.effects import Effect
 from harness.faults import Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
 from harness.records import Action
+
+
+class RefuseOptions(Ends):
+    """A proxy is switched for all of its connections, so the toxicity is whole."""
+
+    @field_validator("toxicity")
+    @classmethod
+    def _all(cls, value: int) -> int:
+        if value != ALL_CONNECTIONS:
+            raise ValueError("a refusal closes the whole link: 100% is expected (`blackhole` can hit a share)")
+        return value
 
 
 class Refuse(Refusal):
@@ -27,12 +38,12 @@ class Refuse(Refusal):
     level: ClassVar[Level] = "link"
     lasts: ClassVar[ForRule] = "required"
     shorthand: ClassVar[str | None] = None
-    Options: ClassVar[type[BaseModel]] = Ends
+    Options: ClassVar[type[BaseModel]] = RefuseOptions
 
-    def plan(self, options: Ends, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
+    def plan(self, options: RefuseOptions, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
         """One action."""
         return [link_action(self.key, options, entry, world, rng, {})]
 
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
-        """Refusal on every link from A to B; a proxy is switched for all of its connections, so toxicity is whole."""
-        return list(effects_between(action, "refuse", {}))
+        """Refusal on every link from A to B."""
+        return list(effects_between(action, topology, "refuse", {}))

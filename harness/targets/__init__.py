@@ -57,6 +57,14 @@ class NodeHandle(Protocol):
         """Counters for `nodes.parquet`: those of records.NODE_COLUMNS but t, name and up."""
         ...
 
+    def store(self, key: str, value: bytes, *, timeout: float) -> int:
+        """Store a value through this node; how many holders acknowledged."""
+        ...
+
+    def lookup(self, key: str, *, timeout: float) -> bytes | None:
+        """Look a key up through this node; None if nothing is there."""
+        ...
+
     def close(self) -> None:
         """Give the connection back."""
         ...

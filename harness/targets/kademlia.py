@@ -14,6 +14,7 @@ from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping, PingOut
 from harness.targets.kademlia_options import command_line_options
 from node.client import Client
 from node.errors import NodeError
+from node.ids import key_of
 from node.wire import Contact
 
 ASKERS = 16  # threads that question nodes side by side
@@ -49,6 +50,21 @@ class KademliaHandle:
             return {contact.id.hex() for contact in self.client.inspect(table=True, timeout=timeout).table}
         except NodeError as error:
             raise TargetError(f"{self.address.name} does not answer: {error}") from error
+
+    def store(self, key: str, value: bytes, *, timeout: float) -> int:
+        """See `NodeHandle.store`. Keys are hashed as in the paper."""
+        try:
+            return self.client.put(key_of(key.encode()), value, timeout=timeout).acks
+        except NodeError as error:
+            raise TargetError(f"{self.address.name} did not store {key!r}: {error}") from error
+
+    def lookup(self, key: str, *, timeout: float) -> bytes | None:
+        """See `NodeHandle.lookup`."""
+        try:
+            found = self.client.get(key_of(key.encode()), timeout=timeout)
+        except NodeError as error:
+            raise TargetError(f"{self.address.name} did not look {key!r} up: {error}") from error
+        return found.value if found.found else None
 
     def close(self) -> None:
         """See `NodeHandle.close`."""

@@ -1,0 +1,89 @@
+"""One fault by hand, as a scope: it is in force inside a `with` block, and leaving the block heals it, whatever happens there.
+
+It is held to what a run holds its faults to: the effect is measured, and a fault without one is an error; so is one that is
+still there after its heal.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pydantic import ValidationError
+
+from harness import faults
+from harness.cluster import Cluster
+from harness.errors import HarnessError, UsageError
+from harness.faults import Entry, Fault
+from harness.observation import Observation
+from harness.plan import World
+from harness.probe import ActionProbe
+from harness.records import Action, PlannedNode
+
+BUDGET = 5.0  # s in which an effect, or its end, must show
+
+
+class InertFault(HarnessError):
+    """A fault that had no effect, or that did not end with its heal."""
+
+
+@contextmanager
+def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> Iterator[list[Observation]]:
+    """Have a fault in force inside the block; yields what was measured of it.
+
+    ``options`` are those of the experiment file, as text with units (``latency="100ms"``); `from` is written ``from_``.
+
+    Raises:
+        UsageError: no such fault, wrong options, or a fault that needs a timeline (churn).
+        InertFault: it had no effect, or its effect did not end.
+    """
+    fault = faults.get(key)
+    actions = _planned(fault, options, cluster, seed)
+    before = [fault.measure_before(action, _probe(cluster, seed)) for action in actions]
+    labels = [(key, seed, index, time.monotonic()) for index in range(len(actions))]
+    try:
+        for label, action in zip(labels, actions, strict=True):
+            cluster.enforce(label, fault.effects(action, cluster.topology))
+        seen = [fault.observe(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
+        _require(seen, f"{key} had no effect")
+        yield seen
+    finally:
+        for label in labels:
+            cluster.release(label)
+    after = [
+        fault.observe_healed(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)
+    ]
+    _require(after, f"{key} is still felt after its heal")
+
+
+def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: int) -> list[Action]:
+    written = {name.removesuffix("_") if name == "from_" else name: value for name, value in options.items()}
+    try:
+        checked = fault.Options.model_validate(written)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
+        raise UsageError(f"{fault.key}: {problems}") from error
+    nodes = [
+        PlannedNode(address.name, address.id, cluster.topology.site_of(address.name))
+        for address in cluster.addresses.values()
+    ]
+    world = World(nodes, k=20, bootstrap=1)
+    try:
+        actions = fault.plan(checked, Entry(0, fault.key, 0, None), world, random.Random(seed))
+    except AssertionError as error:
+        raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
+    return actions
+
+
+def _probe(cluster: Cluster, seed: int) -> ActionProbe:
+    rng = random.Random(seed)
+    return ActionProbe(cluster, lambda: (set(), set()), rng, time.monotonic() + BUDGET)
+
+
+def _require(seen: list[Observation], complaint: str) -> None:
+    wrong = [observation for observation in seen if observation.effective is False]
+    if wrong:
+        missed = [name for name, effective in wrong[0].targets.items() if effective is False]
+        raise InertFault(f"{complaint} on {', '.join(missed)}: {wrong[0].observed}")

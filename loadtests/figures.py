@@ -1,0 +1,93 @@
+"""A worker's figures while it works: for the live view and for telling whether the load was delivered. Pure.
+
+These come from the same rows that are recorded, in windows. Verdicts never do: `reports/` computes those from the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from loadtests.recorder import Operation
+
+SMALLEST_LAG = 1e-4  # s; what is below is counted as this
+STEP = math.log(1.05)  # a histogram's bucket is 5% wide
+
+
+class LagMeter:
+    """How late operations were sent: maximum, and quantiles to 5% in constant memory. Seconds."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self._count = 0
+        self.largest = 0.0
+
+    def add(self, lag: float) -> None:
+        """Note one operation's lag (from due to sent, s)."""
+        bucket = 0 if lag <= SMALLEST_LAG else math.ceil(math.log(lag / SMALLEST_LAG) / STEP)
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self._count += 1
+        self.largest = max(self.largest, lag)
+
+    def quantile(self, share: float) -> float:
+        """A lag that at least ``share`` of all operations did not exceed; 0 without any."""
+        seen = 0
+        for bucket in sorted(self._buckets):
+            seen += self._buckets[bucket]
+            if seen >= share * self._count:
+                return min(SMALLEST_LAG * math.exp(bucket * STEP), self.largest)
+        return 0.0
+
+    def told(self) -> dict[str, float]:
+        """As the control protocol has it, in milliseconds."""
+        return {"lag_ms": to_ms(self.quantile(0.99)), "lag_max_ms": to_ms(self.largest)}
+
+
+class Window:
+    """Collects the rows of phase load since it was last taken."""
+
+    def __init__(self) -> None:
+        self._rows: list[Operation] = []
+        self.lag = LagMeter()  # over the whole load
+        self.count = 0
+
+    def add(self, row: Operation) -> None:
+        """Take note of a row, if it is of phase load."""
+        if row.phase == "load":
+            self._rows.append(row)
+
+    def take(self) -> dict[str, Any]:
+        """Counts, quantiles and lag of the rows since the last call, as the `stats` event has them."""
+        rows = self._rows.copy()
+        self._rows.clear()
+        self.count += len(rows)
+        recent = LagMeter()
+        for row in rows:
+            if row.error != "shed":
+                recent.add(row.started - row.intended)
+                self.lag.add(row.started - row.intended)
+        return {kind: _figures(rows, kind) for kind in ("lookup", "store")} | recent.told()
+
+
+def _figures(rows: Sequence[Operation], kind: str) -> dict[str, Any]:
+    latencies = sorted(row.latency for row in rows if row.kind == kind)
+    ok = sum(1 for row in rows if row.kind == kind and row.outcome == "ok")
+    return {
+        "count": len(latencies),
+        "ok": ok,
+        "p50_ms": nearest_rank(latencies, 0.5),
+        "p99_ms": nearest_rank(latencies, 0.99),
+    }
+
+
+def nearest_rank(ordered: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least ``share`` of them do not exceed, from seconds to milliseconds."""
+    if not ordered:
+        return None
+    return to_ms(ordered[max(0, math.ceil(share * len(ordered)) - 1)])
+
+
+def to_ms(seconds: float) -> float:
+    """Milliseconds, to the microsecond."""
+    return round(seconds * 1e3, 3)

@@ -1,0 +1,81 @@
+"""The run's verdict: one word, an exit code, and every reason, the gravest first.
+
+    interrupted    130   a signal ended it
+    error            3   the harness or the machine failed: its own reasons, a dead load worker, a journal without end
+    fail             1   an expectation or a checker failed
+    inconclusive     4   an expectation or a checker cannot tell; a fault had no effect
+    pass             0   none of these
+
+The order is that of the exit codes in contracts: 130 before 2 before 3 before 1 before 4 before 0. (2, wrong usage, is
+never the verdict of a run: nothing was started.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from harness.records import RunVerdict
+from reports.history import History
+from reports.summary import CheckResult, ExpectationResult
+from reports.wording import limit_text, measured_text
+
+EXIT_CODES: Final[dict[RunVerdict, int]] = {"interrupted": 130, "error": 3, "fail": 1, "inconclusive": 4, "pass": 0}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a run did not pass. ``text`` stands by itself."""
+
+    kind: RunVerdict
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict with all its reasons, the gravest first."""
+
+    verdict: RunVerdict
+    reasons: Sequence[Reason]
+
+    @property
+    def exit_code(self) -> int:
+        """What a command that ran this run exits with."""
+        return EXIT_CODES[self.verdict]
+
+
+def judge_run(history: History, expectations: Sequence[ExpectationResult], checks: Sequence[CheckResult]) -> Judgement:
+    """All reasons that the journal, the expectations and the checkers give, and the verdict that follows."""
+    found = [*_journalled(history), *_expected(expectations), *_checked(checks)]
+    order = list(EXIT_CODES)
+    reasons = sorted(dict.fromkeys(found), key=lambda reason: order.index(reason.kind))
+    return Judgement(reasons[0].kind if reasons else "pass", reasons)
+
+
+def _journalled(history: History) -> Iterator[Reason]:
+    end = history.end
+    given = [] if end is None else end.get("reasons", [])
+    for reason in given:
+        kind = reason.get("kind")
+        yield Reason(kind if kind in EXIT_CODES else "error", str(reason.get("text", reason)))
+    if history.of_kind("interrupted") and not any(reason.get("kind") == "interrupted" for reason in given):
+        yield Reason("interrupted", "the run was interrupted")
+    if end is None:
+        yield Reason("error", "the journal has no end: the harness was killed, or the run still goes on")
+    for event in history.of_kind("worker-exit"):
+        yield Reason("error", f"load worker {event.name} died unasked (exit {event.detail.get('exit', 'unknown')})")
+
+
+def _expected(results: Sequence[ExpectationResult]) -> Iterator[Reason]:
+    for result in results:
+        if result.verdict == "fail":
+            yield Reason("fail", f"{result.text}: measured {measured_text(result)}, {limit_text(result)}")
+        elif result.verdict == "unknown":
+            yield Reason("inconclusive", f"{result.text}: cannot be told, {result.note}")
+
+
+def _checked(results: Sequence[CheckResult]) -> Iterator[Reason]:
+    for result in results:
+        if result.verdict != "pass":
+            yield Reason("fail" if result.verdict == "fail" else "inconclusive", f"{result.checker}: {result.evidence}")

@@ -1,0 +1,250 @@
+"""The routing table: against a brute-force oracle, and its rules one by one."""
+
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.ids import BITS, as_int, distance, random_id
+from node.routing import BACKOFF_MOST, EVICTION_FAILURES, TIMEOUT_LEAST, TIMEOUT_MOST, Entry, RoutingTable
+from node.wire import Contact
+
+OWN = bytes(20)
+FAR = 1 << (BITS - 1)  # the half of the space that does not hold OWN: one bucket, which only section 2.4 splits
+
+
+def contact(number: int, port: int = 0) -> Contact:
+    return Contact(number.to_bytes(20, "big"), "h", port or 1 + number % 65535)
+
+
+def full_far_bucket(k: int = 2) -> RoutingTable:
+    """A table with k near contacts and a far bucket that is full; a farther newcomer finds no place there."""
+    table = RoutingTable(OWN, k)
+    for number in (*range(1, k + 1), *(FAR + n for n in range(1, k + 1))):
+        table.answered(contact(number, number % 1000 + (500 if number > FAR else 0)), 0.0, rtt=0.01)
+    return table
+
+
+def fail(table: RoutingTable, who: Contact, times: int = EVICTION_FAILURES) -> None:
+    for n in range(times):
+        table.failed(who.id, float(n))
+
+
+# --- against the oracle -------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32), st.integers(1, 300), st.sampled_from([1, 2, 8, 20]))
+def test_the_true_k_closest_are_always_known(seed: int, count: int, k: int) -> None:
+    rng = Random(seed)
+    table = RoutingTable(random_id(rng), k)
+    met = [Contact(random_id(rng), "h", port) for port in range(1, count + 1)]
+    for other in met:
+        table.answered(other, 0.0, rtt=0.01)
+    truth = sorted(met, key=lambda c: distance(c.id, table.own))[:k]
+    assert table.closest(table.own, k) == truth
+
+
+@given(st.integers(0, 2**32), st.integers(0, 200), st.integers(1, 25))
+def test_closest_agrees_with_sorting_the_whole_table(seed: int, count: int, wanted: int) -> None:
+    rng = Random(seed)
+    table, target = RoutingTable(random_id(rng), 8), random_id(rng)
+    for port in range(1, count + 1):
+        table.answered(Contact(random_id(rng), "h", port), 0.0, rtt=0.01)
+    everyone = sorted((e.contact for e in table.entries()), key=lambda c: distance(c.id, target))
+    assert table.closest(target, wanted) == everyone[:wanted]
+
+
+events = st.lists(st.tuples(st.sampled_from(["answered", "requested", "failed"]), st.integers(1, 60)), max_size=200)
+
+
+@given(events, st.sampled_from([1, 3]))
+def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k: int) -> None:
+    table, most = RoutingTable(OWN, k), 0
+    for now, (event, n) in enumerate(happened):
+        who = contact((n * 0x9E3779B97F4A7C15 << 96) % (1 << BITS) or 1, n)
+        if event == "answered":
+            table.answered(who, float(now), rtt=0.01)
+        elif event == "requested":
+            table.requested(who, float(now))
+        else:
+            table.failed(who.id, float(now))
+        assert len(table) >= most, "a contact was dropped without another in its place"
+        most = len(table)
+    buckets = table.buckets()
+    assert [b.low for b in buckets] == [0, *(b.high for b in buckets[:-1])]
+    assert buckets[-1].high == 1 << BITS
+    for bucket in buckets:
+        assert len(bucket.entries) <= k
+        assert len(bucket.spares) <= k
+        assert not bucket.entries.keys() & bucket.spares.keys()
+        assert all(bucket.low <= e.number < bucket.high for e in [*bucket.entries.values(), *bucket.spares.values()])
+    assert len(table) == sum(len(b.entries) for b in buckets)
+
+
+# --- failures -----------------------------------------------------------------------------------
+
+
+def test_one_timeout_evicts_nobody() -> None:
+    table = full_far_bucket()
+    spare, victim = contact(FAR + 9, 9000), contact(FAR + 1, 501 + FAR % 1000)
+    table.answered(spare, 1.0, rtt=0.01)
+    fail(table, victim, times=1)
+    assert table.entry(victim.id) is not None
+    assert table.entry(spare.id) is None
+
+
+def test_after_several_failures_in_a_row_a_live_spare_takes_the_place() -> None:
+    table = full_far_bucket()
+    spare, victim = contact(FAR + 9, 9000), contact(FAR + 1)
+    table.answered(spare, 1.0, rtt=0.01)
+    fail(table, victim)
+    assert table.entry(victim.id) is None
+    assert table.entry(spare.id) is not None
+
+
+def test_without_a_spare_nobody_is_dropped_however_dead() -> None:
+    table = full_far_bucket()
+    for entry in list(table.entries()):
+        fail(table, entry.contact, times=50)
+    assert len(table) == 4
+    assert table.closest(OWN, 4) == []
+    assert len(table.seeds(OWN, 4)) == 4, "if all are suspect, they are all there is to ask"
+
+
+def test_one_answer_clears_all_failures_and_tells_what_was_missed() -> None:
+    table = full_far_bucket()
+    victim = next(table.entries()).contact
+    fail(table, victim)
+    heard = table.answered(victim, 9.0, rtt=0.01)
+    assert heard.missed_since == 0.0
+    assert victim in table.closest(OWN, 4)
+
+
+def test_a_suspect_is_neither_handed_out_nor_asked_while_others_can_be() -> None:
+    table = full_far_bucket()
+    suspect = contact(1)
+    fail(table, suspect, times=1)
+    assert suspect not in table.closest(OWN, 4)
+    assert suspect not in table.seeds(OWN, 4)
+
+
+def test_suspects_are_pinged_again_with_a_bounded_back_off() -> None:
+    table = full_far_bucket()
+    suspect, pauses = contact(1), []
+    for _ in range(8):
+        table.failed(suspect.id, 100.0)
+        entry = table.entry(suspect.id)
+        assert entry is not None
+        pauses.append(entry.retry_at - 100.0)
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 1.0
+    assert pauses[-1] == BACKOFF_MOST
+    assert [e.contact for e in table.due(100.0 + BACKOFF_MOST, 9)] == [suspect]
+
+
+def test_a_request_of_a_suspect_makes_its_ping_due_at_once() -> None:
+    table = full_far_bucket()
+    suspect = contact(1)
+    fail(table, suspect)
+    assert table.due(5.0, 9) == []
+    table.requested(suspect, 5.0)
+    assert [e.contact for e in table.due(5.0, 9)] == [suspect]
+
+
+# --- identity -----------------------------------------------------------------------------------
+
+
+def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
+    table = full_far_bucket()
+    before = {e.contact for e in table.entries()}
+    for n in range(10, 60):
+        table.requested(contact(FAR + n), 1.0)
+    assert {e.contact for e in table.entries()} == before
+
+
+def test_an_unverified_contact_is_not_handed_out_and_is_pinged() -> None:
+    table = RoutingTable(OWN, 8)
+    table.requested(contact(5), 0.0)
+    assert table.closest(OWN, 8) == []
+    assert [e.contact for e in table.due(0.0, 9)] == [contact(5)]
+
+
+def test_a_verified_contact_takes_the_place_of_one_never_verified() -> None:
+    table = RoutingTable(OWN, 1)
+    table.answered(contact(1), 0.0, rtt=0.01)
+    table.requested(contact(FAR + 1), 0.0)
+    table.answered(contact(FAR + 2), 0.0, rtt=0.01)
+    assert table.entry(contact(FAR + 1).id) is None
+    assert table.entry(contact(FAR + 2).id) is not None
+
+
+def test_another_identity_at_an_address_replaces_the_old_one() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1, 7), 0.0, rtt=0.01)
+    table.answered(contact(2, 7), 1.0, rtt=0.01)
+    assert table.closest(OWN, 8) == [contact(2, 7)]
+
+
+def test_a_claim_to_live_elsewhere_moves_nobody_until_that_address_answers() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1, 7), 0.0, rtt=0.01)
+    table.requested(contact(1, 8), 1.0)
+    assert table.closest(OWN, 8) == [contact(1, 7)]
+    table.answered(contact(1, 8), 2.0, rtt=0.01)
+    assert table.closest(OWN, 8) == [contact(1, 8)]
+
+
+def test_ourselves_are_never_in_the_table() -> None:
+    table = RoutingTable(OWN, 8)
+    assert not table.answered(contact(0, 1), 0.0, rtt=0.01)
+    assert not table.requested(contact(0, 1), 0.0)
+    assert len(table) == 0
+
+
+def test_another_incarnation_is_noticed_once_in_an_answer() -> None:
+    table = RoutingTable(OWN, 8)
+    assert table.answered(contact(1), 0.0, rtt=0.01, incarnation=10).new
+    assert not table.answered(contact(1), 1.0, rtt=0.01, incarnation=10)
+    assert table.answered(contact(1), 2.0, rtt=0.01, incarnation=11).restarted
+    assert not table.answered(contact(1), 3.0, rtt=0.01, incarnation=11)
+
+
+def test_a_request_in_another_incarnation_asks_for_one_ping_and_is_not_believed() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1), 0.0, rtt=0.01, incarnation=10)
+    assert not table.requested(contact(1), 1.0, incarnation=10)
+    assert table.requested(contact(1), 1.0, incarnation=11)
+    assert not table.requested(contact(1), 1.0, incarnation=11), "one such ping is under way"
+    assert table.answered(contact(1), 1.1, rtt=0.01, incarnation=11).restarted
+
+
+# --- timeouts -----------------------------------------------------------------------------------
+
+
+def entry() -> Entry:
+    return Entry(contact(1), as_int(contact(1).id), 0.0)
+
+
+def test_the_timeout_is_the_given_one_until_the_round_trip_is_known() -> None:
+    assert entry().timeout(0.7) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("rtt", "least", "most"),
+    [(0.001, TIMEOUT_LEAST, TIMEOUT_LEAST), (0.2, 0.6, 0.7), (5.0, TIMEOUT_MOST, TIMEOUT_MOST)],
+    ids=["floor", "three-round-trips", "ceiling"],
+)
+def test_a_steady_round_trip_gives_about_three_of_it(rtt: float, least: float, most: float) -> None:
+    known = entry()
+    for _ in range(50):
+        known.measure(rtt)
+    assert least <= known.timeout() <= most
+
+
+def test_a_sudden_rise_of_the_round_trip_widens_the_timeout_beyond_it_at_once() -> None:
+    known = entry()
+    for _ in range(50):
+        known.measure(0.004)
+    known.measure(0.36)
+    assert known.timeout() > 0.36
