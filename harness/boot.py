@@ -56,7 +56,7 @@ def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Even
     topology.check_ports(ephemeral_from=first_ephemeral_port())
     session.reserve_ports(API_PORT, 1)
     session.reserve_ports(topology.base_port, topology.port_count)
-    target = registry.target()
+    target = registry.target(settings["target"])
     backend = registry.backend(settings["backend"])(session.spawn)
     on_teardown("the backend", backend.close)
     members = Members(

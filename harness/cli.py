@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import KadstormError, UsageError
+from harness.errors import HarnessError, KadstormError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -237,6 +237,7 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str, Path]:
 
     experiment = load_experiment(file, overrides)
     registry.backend(experiment.top.cluster.backend)
+    registry.target(experiment.top.cluster.target)
     return make_plan(experiment), experiment.text, file
 
 
@@ -295,7 +296,12 @@ def _run_one(
 def _report(folder: Path, console: Console) -> int:
     import reports
 
-    summary = reports.write(folder)
+    try:
+        summary = reports.write(folder)
+    except reports.RunFolderError as error:
+        raise UsageError(str(error)) from error
+    except reports.ReportError as error:
+        raise HarnessError(str(error)) from error
     console.print()
     for line in reports.terminal_lines(summary):
         console.print(line, highlight=False, soft_wrap=True)

@@ -153,7 +153,7 @@ def did_you_mean(word: str, known: Collection[str]) -> str:
 
 
 def quantity(dimension: Dimension, text: str) -> float:
-    """A value with its unit, in the unit that the dimension is kept in: `250ms` is 0.25. Raises ExpectationSyntaxError."""
+    """A value in the unit that its dimension is kept in: `250ms` is 0.25. Raises ExpectationSyntaxError."""
     units = UNITS[dimension]
     found = _NUMBER.fullmatch(text)
     if found is None or len(found[1]) > LONGEST_NUMBER or found[2] not in units:

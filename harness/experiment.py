@@ -37,6 +37,7 @@ Mistake = tuple[document.Mark, str]
 class ClusterSection(Section):
     nodes: Annotated[AtLeastOne, Field(le=MOST_NODES)] = 20
     backend: Literal["process", "docker"] = "process"
+    target: Text = "kademlia"
     sites: AtLeastOne | None = None
     bootstrap: AtLeastOne | None = None
     node: NodeOptions = NodeOptions()

@@ -65,7 +65,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
         stack.callback(session.close)
         stack.callback(end_processes, session.id)
         events = Events(journal.write)
-        yield boot(plan, session, folder, found, events, lambda _, close: stack.callback(close) and None).cluster
+        yield boot(plan, session, folder, found, events, lambda _, close: _later(stack, close)).cluster
 
 
 @pytest.fixture
@@ -92,6 +92,10 @@ def storm(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., dict[
         return {**json.loads(summary.read_text()), "exit_code": done.returncode, "run_dir": folder}
 
     return run
+
+
+def _later(stack: ExitStack, close: Callable[[], None]) -> None:
+    stack.callback(close)
 
 
 def _experiment(request: pytest.FixtureRequest) -> Any:

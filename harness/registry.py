@@ -19,7 +19,7 @@ def backend(name: str) -> Callable[[Spawn], Backend]:
     return cast(Callable[[Spawn], Backend], _load(BACKENDS, name, "backend"))
 
 
-def target(name: str = "kademlia") -> Target:
+def target(name: str) -> Target:
     """The target of that name. Raises UsageError if there is none."""
     return cast(Callable[[], Target], _load(TARGETS, name, "target"))()
 

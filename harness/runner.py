@@ -193,7 +193,7 @@ class Runner:
                 "workers": workers,
                 "seed": self.plan.seed,
                 "cluster": session.cluster_id,
-                "client": registry.target().load_client,
+                "client": registry.target(self.plan.experiment["cluster"]["target"]).load_client,
                 "gateways": gateways,
                 "load": load_options(load),
                 "duration_s": self.plan.experiment["duration_us"] / 1e6,

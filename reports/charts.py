@@ -1,8 +1,8 @@
-"""The charts of a run: Altair specifications over aggregates, as SVG for readers without scripts and as Vega for the others.
+"""The charts of a run: Altair specifications over aggregates, as SVG for readers without scripts and as Vega for others.
 
-Colours are CSS variables of the page (`var(--lookup)`), so both follow the reader's light or dark theme without being drawn
-twice. All panels share one time axis, the faults' windows as bands, and, in the interactive one, what the reader has
-brushed in the overview below them.
+Colours are CSS variables of the page (`var(--lookup)`), so both follow the reader's light or dark theme without being
+drawn twice. All panels share one time axis, the faults' windows as bands, and, in the interactive one, what the reader
+has brushed in the overview below them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ COLOURS = {"Lookups": "var(--lookup)", "Stores": "var(--store)"}
 OUTCOMES = {"ok": "var(--ok)", "failed": "var(--failed)"}
 
 Spec = dict[str, Any]
+Chart = Any  # what layering and encoding return is a union of all kinds of charts
 
 
 class Timeline:
@@ -73,10 +74,10 @@ class Timeline:
 
     # --- panels -----------------------------------------------------------------------------------
 
-    def _faults(self, scale: alt.Scale) -> alt.LayerChart:
+    def _faults(self, scale: alt.Scale) -> Chart:
         """A strip on top: one bar per fault, its tail paler, its name in it."""
         lanes = _with_lanes(self._bands, self._duration)
-        base = alt.Chart(alt.Data(values=lanes))
+        base = alt.Chart({"values": lanes})
         y = alt.Y("lane:O", axis=None, scale=alt.Scale(paddingInner=0.2, paddingOuter=0.05))
         bar = base.mark_rect(color="var(--fault)", opacity=0.5, cornerRadius=3, clip=True)
         tail = base.mark_rect(color="var(--fault)", opacity=0.18, cornerRadius=3, clip=True)
@@ -95,12 +96,12 @@ class Timeline:
     def _panel(
         self,
         scale: alt.Scale,
-        marks: Sequence[alt.Chart],
+        marks: Sequence[Chart],
         title: str,
         height: int,
         interactive: bool,
         last: bool = False,
-    ) -> alt.LayerChart:
+    ) -> Chart:
         layers = [*self._shades(scale), *marks]
         if interactive:
             layers.append(_hover(scale))
@@ -111,7 +112,7 @@ class Timeline:
         chart.layer[-1].encoding.x.axis = axis
         return chart
 
-    def _shades(self, scale: alt.Scale) -> list[alt.Chart]:
+    def _shades(self, scale: alt.Scale) -> list[Chart]:
         if not self._bands:
             return []
         base = alt.Chart(alt.NamedData("faults"))
@@ -121,19 +122,19 @@ class Timeline:
             base.mark_rect(color="var(--fault)", opacity=0.06, clip=True).encode(x=x["healed"], x2="until:Q"),
         ]
 
-    def _success(self, scale: alt.Scale) -> list[alt.Chart]:
+    def _success(self, scale: alt.Scale) -> list[Chart]:
         return _lines(scale, "success", alt.Axis(format=".0%", tickCount=4), alt.Scale(domain=[0, 1]))
 
-    def _latency(self, scale: alt.Scale) -> list[alt.Chart]:
+    def _latency(self, scale: alt.Scale) -> list[Chart]:
         y_scale = alt.Scale(type="log", nice=True)
         labels = "datum.value >= 1000 ? datum.value / 1000 + ' s' : datum.value + ' ms'"
-        axis = alt.Axis(labelExpr=labels, tickCount=4, values=[0.1, 1, 10, 100, 1000, 10000, 100000])
+        axis = alt.Axis(labelExpr=labels, labelOverlap=False, values=[0.1, 1, 10, 100, 1000, 10000, 100000])
         return [
             *_lines(scale, "p50", axis, y_scale, strokeDash=[2, 3]),
             *_lines(scale, "p99", axis, y_scale),
         ]
 
-    def _rate(self, scale: alt.Scale) -> list[alt.Chart]:
+    def _rate(self, scale: alt.Scale) -> list[Chart]:
         base = alt.Chart().transform_fold(list(OUTCOMES), as_=["outcome", "rate"])
         area = base.mark_area(interpolate="step", opacity=0.85, clip=True).encode(
             x=alt.X("t:Q", scale=scale, axis=None),
@@ -143,7 +144,7 @@ class Timeline:
         )
         return [area]
 
-    def _overview(self, brush: alt.Parameter) -> alt.Chart:
+    def _overview(self, brush: alt.Parameter) -> Chart:
         full = alt.Scale(domain=[0, self._duration], nice=False)
         return (
             alt.Chart()
@@ -180,17 +181,17 @@ CONFIG: Spec = {
 }
 
 
-def _lines(scale: alt.Scale, measure: str, axis: alt.Axis, y_scale: alt.Scale, **style: Any) -> list[alt.Chart]:
+def _lines(scale: alt.Scale, measure: str, axis: alt.Axis, y_scale: alt.Scale, **style: Any) -> list[Chart]:
     axis.title = None
     return [
         alt.Chart()
-        .mark_line(color=COLOURS[name], strokeWidth=1.8, clip=True, interpolate="monotone", **style)
+        .mark_line(color=COLOURS[name], strokeWidth=1.8, clip=True, interpolate="linear", **style)
         .encode(x=alt.X("t:Q", scale=scale, axis=None), y=alt.Y(f"{kind}_{measure}:Q", axis=axis, scale=y_scale))
         for kind, name in reversed(NAMES.items())
     ]
 
 
-def _hover(scale: alt.Scale) -> alt.Chart:
+def _hover(scale: alt.Scale) -> Chart:
     """Invisible columns that tell a moment's figures."""
     told = [alt.Tooltip("t0:Q", title="from s"), alt.Tooltip("t1:Q", title="to s")]
     for kind, name in NAMES.items():
@@ -218,7 +219,7 @@ def _band(window: Window, duration: float) -> dict[str, Any]:
 
 
 def _with_lanes(bands: Sequence[dict[str, Any]], duration: float) -> list[dict[str, Any]]:
-    """Each band in the first lane where neither it nor its label meets another; ``anchor`` is where the label begins."""
+    """Each band in the first lane where neither it nor its label meets another; its label begins at ``anchor``."""
     ends: list[float] = []
     placed = []
     for band in bands:

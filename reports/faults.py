@@ -10,15 +10,13 @@ import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from harness.expectations import quantity
 from harness.records import Action, Event, Plan
 from reports.recovery import Recovery
 from reports.summary import FaultSummary
 from reports.windows import Windows
-
-T = TypeVar("T", float, None)
 
 DISTINCT = 4  # different values of one observation that are listed
 
@@ -53,7 +51,7 @@ def _planned(name: str, actions: Sequence[Action], written: Sequence[dict[str, A
     return PlannedEntry(
         name=name,
         fault=actions[0].fault,
-        at=_written_time(entry.get("at"), first),
+        at=_written_time(entry.get("at"), first) or 0.0,
         lasts=_written_time(entry.get("for"), lasts),
         asked=_asked(actions[0], entry),
         targets=list(dict.fromkeys(target for action in actions for target in action.targets)),
@@ -61,7 +59,7 @@ def _planned(name: str, actions: Sequence[Action], written: Sequence[dict[str, A
     )
 
 
-def _written_time(text: Any, otherwise: T) -> float | T:
+def _written_time(text: Any, otherwise: float | None) -> float | None:
     return quantity("time", text) if isinstance(text, str) else otherwise
 
 

@@ -23,6 +23,7 @@ from harness.errors import MemberFailed
 from harness.spawner import Spawn, describe_exit, tail
 
 STARTERS = 8  # threads that start members; more do not help, the spawner is one thread
+STOP_DEADLINE = 5.0  # s
 EXIT_GRACE = 10.0  # s; from end-of-file on its output to a member's exit status
 
 
@@ -96,8 +97,14 @@ class ProcessBackend:
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
         process = self._living(name)
-        if process is not None:
-            self._signal(process, signal.SIGSTOP)
+        if process is None:
+            return
+        self._signal(process, signal.SIGSTOP)
+        deadline = time.monotonic() + STOP_DEADLINE
+        while self.state(name) == "running":  # the signal takes hold when the process is next scheduled
+            if time.monotonic() > deadline:
+                raise MemberFailed(f"{name}: process {process.popen.pid} does not stop after SIGSTOP")
+            time.sleep(0.001)
 
     def resume(self, name: str) -> None:
         """See `Backend.resume`."""

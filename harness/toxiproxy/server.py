@@ -12,6 +12,7 @@ from harness.spawner import Spawn, describe_exit, tail
 from harness.toxiproxy.control import ToxiproxyControl
 
 START_DEADLINE = 10.0  # s until its API answers
+LOG_LEVEL = "LOG_LEVEL=warn"  # at "info" it writes a line for each of the thousands of API calls and connections
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
@@ -32,7 +33,9 @@ class ToxiproxyServer:
             HarnessError: the binary cannot be run.
         """
         self._process = self._spawn(
-            [str(self._binary), "-host", self.host, "-port", str(self.port)], name="toxiproxy", stderr=self._log
+            ["env", LOG_LEVEL, str(self._binary), "-host", self.host, "-port", str(self.port)],
+            name="toxiproxy",
+            stderr=self._log,
         )
         await_api = tenacity.Retrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and self.alive()),

@@ -1,0 +1,141 @@
+"""The lookup, answered by hand: no network, no clock."""
+
+from collections import deque
+from random import Random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.ids import distance, random_id
+from node.lookup import Lookup
+from node.wire import Contact
+
+OWN = bytes(20)
+
+
+def contact(number: int) -> Contact:
+    return Contact(number.to_bytes(20, "big"), "h", 1 + number % 65535)
+
+
+def search(seeds: list[Contact], k: int = 4, alpha: int = 2, beta: int = 2, target: int = 0) -> Lookup:
+    """A lookup of the identifier ``target``; contact(n) is then at distance n."""
+    return Lookup(target.to_bytes(20, "big"), b"\xff" * 20, seeds, k=k, alpha=alpha, beta=beta)
+
+
+def networks(seed: int, count: int, k: int) -> tuple[list[Contact], dict[bytes, list[Contact]], Random]:
+    """Contacts, and for each whom it knows: its true k closest and some others, as a Kademlia table guarantees."""
+    rng = Random(seed)
+    everyone = [Contact(random_id(rng), "h", port) for port in range(1, count + 1)]
+    knows = {}
+    for one in everyone:
+        others = [c for c in everyone if c is not one]
+        near = sorted(others, key=lambda c: distance(c.id, one.id))[:k]
+        far = rng.sample(others, min(len(others), k))
+        knows[one.id] = list(dict.fromkeys(near + far))
+    return everyone, knows, rng
+
+
+@given(st.integers(0, 2**32), st.integers(2, 120), st.sampled_from([1, 4, 8]), st.floats(0, 0.4))
+def test_it_finds_the_true_k_closest_that_live(seed: int, count: int, k: int, dead_share: float) -> None:
+    everyone, knows, rng = networks(seed, count, max(k, 12))
+    dead = {c.id for c in everyone[1:] if rng.random() < dead_share}
+    target = random_id(rng)
+    lookup = Lookup(target, OWN, everyone, k=k, alpha=3, beta=3)
+    flight: deque[Contact] = deque()
+    while not lookup.done:
+        flight.extend(lookup.queries())
+        flight.rotate(rng.randrange(-3, 4))
+        asked = flight.popleft()
+        if asked.id in dead:
+            lookup.failed(asked)
+        else:
+            lookup.answered(asked, sorted(knows[asked.id], key=lambda c: distance(c.id, target))[:k])
+    alive = [c for c in everyone if c.id not in dead]
+    assert lookup.closest() == sorted(alive, key=lambda c: distance(c.id, target))[:k]
+
+
+@given(st.integers(0, 2**32), st.integers(2, 80), st.integers(1, 5), st.integers(1, 5))
+def test_nobody_is_asked_twice_and_alpha_holds_until_beta_have_answered(
+    seed: int, count: int, alpha: int, beta: int
+) -> None:
+    everyone, knows, rng = networks(seed, count, 8)
+    target = random_id(rng)
+    lookup = Lookup(target, OWN, everyone[:2], k=8, alpha=alpha, beta=beta)
+    flight: list[Contact] = []
+    asked: list[bytes] = []
+    answered: set[bytes] = set()
+    while not lookup.done:
+        new = lookup.queries()
+        flight += new
+        asked += [c.id for c in new]
+        heard_of = sorted({c.id for c in everyone[:2]} | {c.id for one in answered for c in knows[one]})
+        nearest = sorted(heard_of, key=lambda one: distance(one, target))[: min(beta, 8)]
+        if not answered.issuperset(nearest):
+            assert len(flight) <= alpha
+        one = flight.pop(rng.randrange(len(flight)))
+        answered.add(one.id)
+        lookup.answered(one, knows[one.id])
+    assert len(asked) == len(set(asked))
+
+
+def test_a_slow_contact_is_overtaken_not_waited_for() -> None:
+    lookup = search([contact(10), contact(11), contact(12)], alpha=2)
+    slow, fast = lookup.queries()
+    lookup.answered(fast, [contact(1)])
+    assert lookup.queries() == [contact(1)], "the answer of one is enough to go on"
+    assert slow == contact(10)
+
+
+def test_when_the_beta_closest_have_answered_all_that_are_left_are_asked_at_once() -> None:
+    lookup = search([contact(n) for n in range(1, 7)], k=6, alpha=2, beta=2)
+    for asked in lookup.queries():
+        lookup.answered(asked)
+    assert lookup.queries() == [contact(3), contact(4), contact(5), contact(6)]
+
+
+def test_a_failed_contact_makes_room_for_the_next_closest() -> None:
+    lookup = search([contact(n) for n in range(1, 4)], k=2, alpha=2)
+    lookup.failed(lookup.queries()[0])
+    assert lookup.queries() == [contact(3)]
+
+
+def test_a_late_answer_still_counts() -> None:
+    lookup = search([contact(1), contact(2)], k=2, alpha=2)
+    late, other = lookup.queries()
+    lookup.failed(late)
+    lookup.answered(late, [contact(3)])
+    lookup.answered(other)
+    assert lookup.done
+    assert lookup.closest() == [late, other]
+
+
+def test_it_is_done_when_everybody_failed() -> None:
+    lookup = search([contact(1), contact(2)])
+    for asked in lookup.queries():
+        lookup.failed(asked)
+    assert lookup.done
+    assert lookup.closest() == []
+
+
+def test_it_is_done_at_once_without_anybody_to_ask() -> None:
+    assert search([]).done
+
+
+def test_the_asker_itself_is_never_asked() -> None:
+    lookup = Lookup(contact(3).id, contact(5).id, [contact(5)], k=4, alpha=3, beta=3)
+    assert lookup.queries() == []
+
+
+def test_hops_count_how_often_a_contact_had_to_be_learnt() -> None:
+    lookup = search([contact(100)], alpha=1)
+    (first,) = lookup.queries()
+    lookup.answered(first, [contact(50)])
+    (second,) = lookup.queries()
+    lookup.answered(second, [contact(20)])
+    assert [lookup.hops_to(contact(n)) for n in (100, 50, 20)] == [0, 1, 2]
+
+
+def test_an_answer_of_somebody_who_was_never_heard_of_is_ignored() -> None:
+    lookup = search([contact(1)])
+    lookup.answered(contact(9), [contact(2)])
+    assert lookup.queries() == [contact(1)]

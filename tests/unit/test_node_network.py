@@ -1,0 +1,581 @@
+"""Whole networks of nodes in virtual time: a fake clock and an in-memory network, no sleeping, no sockets.
+
+Black holes swallow messages, as Toxiproxy's do; dead nodes refuse. The same seed gives the same trace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from node.environment import Done
+from node.errors import RpcRefused, RpcTimeout
+from node.ids import distance, key_of
+from node.maintenance import Maintenance
+from node.peer import Peer
+from node.settings import Settings
+from node.storage import MemoryStorage
+from node.wire import (
+    Answer,
+    Contact,
+    FindNode,
+    Get,
+    GetResult,
+    Inspect,
+    Ping,
+    PingReport,
+    PingVia,
+    Put,
+    PutResult,
+    Request,
+    Sender,
+)
+
+HOST = "h"
+
+
+@dataclass
+class Timer:
+    """One call to come."""
+
+    call: Callable[[], None] | None
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class VirtualClock:
+    """Time that passes only when somebody runs it."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._calls: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wall(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(call)
+        heapq.heappush(self._calls, (self.now + delay, next(self._order), timer))
+        return timer
+
+    def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> float:
+        """Let that much time pass, or less if ``until`` becomes true; how much it was."""
+        start, end = self.now, self.now + seconds
+        while not until() and self._calls and self._calls[0][0] <= end:
+            self.now, _, timer = heapq.heappop(self._calls)
+            if timer.call is not None:
+                timer.call()
+        if not until():
+            self.now = end
+        return self.now - start
+
+
+@dataclass
+class Network:
+    """Nodes at ports 1…n of one host, and what is between them."""
+
+    seed: int = 1
+    settings: Settings = field(default_factory=lambda: Settings(k=8))
+    latency: Callable[[int, int, Random], float] = lambda source, destination, rng: rng.uniform(0.001, 0.003)
+    cut: Callable[[int, int], bool] = lambda source, destination: False
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    peers: dict[int, Peer] = field(default_factory=dict)
+    trace: list[tuple[float, int, int, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = Random(self.seed)
+        self._lives = itertools.count(1)
+
+    @classmethod
+    def of(cls, count: int, **how: object) -> Network:
+        """So many nodes, all started at once, two seconds ago."""
+        network = cls(**how)  # type: ignore[arg-type]
+        for port in range(1, count + 1):
+            network.start(port)
+        network.clock.run(2.0)
+        return network
+
+    def start(self, port: int, identity: int | None = None) -> Peer:
+        """Start a node with an empty store; the first two are those through which all join."""
+        contact = Contact(key_of(b"node %d" % (identity or port)), HOST, port)
+        line = Line(self, Sender(contact, next(self._lives)))
+        peer = Peer(
+            contact,
+            self.settings,
+            clock=self.clock,
+            rng=Random(f"{self.seed} {port}"),
+            transport=line,
+            storage=MemoryStorage(),
+        )
+        line.peer = peer
+        self.peers[port] = peer
+        Maintenance(peer, [(HOST, other) for other in (1, 2) if other != port]).start()
+        return peer
+
+    def kill(self, port: int) -> None:
+        """It neither answers nor sends from now on."""
+        del self.peers[port]
+
+    def lacks(self) -> int:
+        """How many of their true k closest all nodes together do not have in their tables."""
+        return sum(len(self._lacks(peer)) for peer in self.peers.values())
+
+    def _lacks(self, peer: Peer) -> set[Contact]:
+        others = [other.contact for other in self.peers.values() if other is not peer]
+        closest = sorted(others, key=lambda c: distance(c.id, peer.contact.id))[: self.settings.k]
+        return set(closest) - {e.contact for e in peer.table.entries() if e.alive}
+
+    def holders(self, key: bytes) -> set[int]:
+        """The nodes that keep a record."""
+        return {port for port, peer in self.peers.items() if peer.storage.get(key, wall=self.clock.wall())}
+
+    def closest(self, key: bytes) -> set[int]:
+        """The nodes that should."""
+        ranked = sorted(self.peers, key=lambda port: distance(self.peers[port].contact.id, key))
+        return set(ranked[: self.settings.k])
+
+    def ask(self, port: int, request: Request) -> tuple[Answer, float]:
+        """A client's request to a node: the answer and the seconds that it took, 5 at most."""
+        answers: list[Answer] = []
+        self.peers[port].handle(None, request, answers.append)
+        took = self.clock.run(5.0, until=lambda: answers)
+        assert answers, "no answer within the client's 5 s"
+        return answers[0], took
+
+    def put(self, port: int, name: str, version: int = 0) -> tuple[PutResult, float]:
+        answer, took = self.ask(port, Put(key_of(name.encode()), name.encode(), version))
+        assert isinstance(answer, PutResult)
+        return answer, took
+
+    def get(self, port: int, name: str) -> tuple[GetResult, float]:
+        answer, took = self.ask(port, Get(key_of(name.encode())))
+        assert isinstance(answer, GetResult)
+        return answer, took
+
+    def store_all(self, names: Collection[str], ports: Collection[int] = ()) -> None:
+        """Store these, through these nodes in turn (default: all)."""
+        for name, port in zip(names, itertools.cycle(ports or sorted(self.peers)), strict=False):
+            result, _ = self.put(port, name)
+            assert result.acks == self.settings.k, result
+
+
+@dataclass
+class Line:
+    """One node's transport."""
+
+    network: Network
+    sender: Sender
+    peer: Peer | None = None
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    @property
+    def _port(self) -> int:
+        return self.sender.contact.port
+
+    def _here(self) -> bool:
+        return self.network.peers.get(self._port) is self.peer
+
+    def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
+        if not self._here():
+            return  # killed
+        network, sent_at, open_ = self.network, self.network.clock.now, [True]
+
+        def landed(answer: Answer, sender: Sender) -> None:
+            if self._here():
+                open_.clear()
+                done(answer, sent_at, sender)
+
+        def timed_out() -> None:
+            if open_ and self._here():
+                done(RpcTimeout("no answer in time"), sent_at, None)
+
+        def refused() -> None:
+            open_.clear()
+            if self._here():
+                done(RpcRefused("nobody is there"), sent_at, None)
+
+        def arrived() -> None:
+            there = network.peers.get(contact.port)
+            if there is None:
+                refused()
+                return
+            line = there.transport
+            assert isinstance(line, Line)
+            there.handle(self.sender, message, lambda answer: line.travel(self._port, lambda: landed(answer, line.sender)))
+
+        network.trace.append((network.clock.now, self._port, contact.port, type(message).__name__))
+        network.clock.call_later(timeout, timed_out)
+        self.travel(contact.port, arrived)
+
+    def travel(self, destination: int, arrive: Callable[[], None]) -> None:
+        """Bring a message to another node, unless it is lost on the way."""
+        if not self.network.cut(self._port, destination):
+            delay = self.network.latency(self._port, destination, self.network.rng)
+            self.network.clock.call_later(delay, arrive)
+
+
+def halves(source: int, destination: int) -> bool:
+    """Nodes 1 to 10 and 11 to 20 do not hear each other."""
+    return (source <= 10) != (destination <= 10)
+
+
+def names(count: int, prefix: str = "key") -> list[str]:
+    return [f"{prefix} {n}" for n in range(count)]
+
+
+# --- joining ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_nodes_that_start_at_once_know_their_true_closest_within_two_seconds(seed: int) -> None:
+    assert Network.of(20, seed=seed).lacks() == 0
+
+
+def test_the_same_with_one_hundred_nodes_and_tables_that_cannot_hold_them_all() -> None:
+    network = Network.of(100)
+    assert network.lacks() == 0
+
+
+def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
+    network = Network()
+    for port in range(3, 9):
+        network.start(port)
+    network.clock.run(5.0)
+    network.start(1)
+    network.start(2)
+    network.clock.run(5.0)
+    assert network.lacks() == 0
+
+
+def test_an_idle_network_is_quiet() -> None:
+    network = Network.of(20)
+    network.clock.run(10.0)
+    before = len(network.trace)
+    network.clock.run(60.0)
+    assert len(network.trace) - before < 20, "nothing is due in a minute in which nothing happens"
+
+
+# --- storing and looking up ---------------------------------------------------------------------
+
+
+def test_a_record_is_held_by_the_true_closest_and_found_through_every_node() -> None:
+    network = Network.of(20)
+    network.store_all(names(10))
+    for name in names(10):
+        assert network.holders(key_of(name.encode())) == network.closest(key_of(name.encode()))
+        for port in network.peers:
+            result, _ = network.get(port, name)
+            assert (result.found, result.value, result.error) == (True, name.encode(), "")
+
+
+def test_a_key_that_nobody_stored_is_not_found_and_that_is_certain() -> None:
+    result, _ = Network.of(20).get(7, "nothing")
+    assert (result.found, result.error) == (False, "")
+
+
+def test_a_node_that_knows_nobody_does_not_claim_that_a_key_is_missing() -> None:
+    network = Network()
+    network.start(3)
+    result, _ = network.get(3, "anything")
+    assert (result.found, result.error) == (False, "the search was cut short")
+
+
+def test_a_node_alone_by_choice_stores_and_misses_for_certain() -> None:
+    network = Network()
+    peer = network.start(3)
+    peer.expects_others = False
+    stored, _ = network.put(3, "own")
+    assert (stored.acks, stored.holds) == (1, True)
+    assert network.get(3, "missing")[0].error == ""
+
+
+def test_the_newest_version_is_what_all_find() -> None:
+    network = Network.of(20)
+    for version in (2, 1, 3):
+        network.ask(version, Put(key_of(b"x"), b"%d" % version, version))
+    for port in network.peers:
+        result, _ = network.get(port, "x")
+        assert (result.value, result.version) == (b"3", 3)
+
+
+def test_a_value_from_the_own_store_costs_no_rpc() -> None:
+    network = Network.of(20)
+    network.store_all(["x"])
+    holder = min(network.holders(key_of(b"x")))
+    result, took = network.get(holder, "x")
+    assert (result.hops, result.rpcs, took) == (0, 0, 0.0)
+
+
+# --- the dead -----------------------------------------------------------------------------------
+
+
+def test_everything_is_found_while_a_third_of_the_nodes_is_dead() -> None:
+    network = Network.of(20)
+    network.store_all(names(20))
+    for port in range(5, 11):
+        network.kill(port)
+    for name, port in itertools.product(names(20), (1, 2, 15, 20)):
+        result, took = network.get(port, name)
+        assert result.found
+        assert took < 0.5
+
+
+def test_a_node_restarted_with_an_empty_store_gets_back_what_it_should_hold() -> None:
+    network = Network.of(20)
+    network.store_all(names(60))
+    network.clock.run(10.0)
+    network.kill(7)
+    network.start(7)  # at once: nobody had time to notice that it was away
+    network.clock.run(5.0)
+    for name in names(60):
+        key = key_of(name.encode())
+        assert network.closest(key) <= network.holders(key)
+
+
+def test_nothing_is_lost_when_all_nodes_are_restarted_one_after_the_other() -> None:
+    network = Network.of(20)
+    network.store_all(names(40))
+    for port in range(1, 21):
+        network.kill(port)
+        network.start(port)
+        network.clock.run(2.0)
+    for name in names(40):
+        assert network.get(1, name)[0].found
+        assert len(network.holders(key_of(name.encode()))) >= network.settings.k
+
+
+def test_a_third_of_the_nodes_coming_and_going_loses_nothing() -> None:
+    network = Network.of(20)
+    network.store_all(names(40))
+    rng, away = Random(4), set[int]()
+    for _ in range(24):
+        port = rng.randrange(15, 21)
+        if port in away:
+            away.discard(port)
+            network.start(port)
+        else:
+            away.add(port)
+            network.kill(port)
+        network.clock.run(rng.expovariate(2.0))
+    for port in away:
+        network.start(port)
+    network.clock.run(5.0)
+    assert network.lacks() == 0
+    for name in names(40):
+        assert network.get(17, name)[0].found
+
+
+def test_another_identity_at_an_address_replaces_the_old_one_everywhere() -> None:
+    network = Network.of(20)
+    old = network.peers[9].contact
+    network.kill(9)
+    network.start(9, identity=77)
+    network.clock.run(5.0)
+    assert network.lacks() == 0
+    assert all(old not in [e.contact for e in peer.table.entries() if e.alive] for peer in network.peers.values())
+
+
+# --- cut off ------------------------------------------------------------------------------------
+
+
+def test_halves_that_do_not_hear_each_other_go_on_working() -> None:
+    network = Network.of(20)
+    network.store_all(names(20))
+    network.cut = halves
+    slow = 0
+    for n, port in enumerate(itertools.islice(itertools.cycle(network.peers), 200)):
+        stored, took = network.put(port, f"during {n}")
+        assert stored.acks >= 4, stored
+        assert took < 4.0, "well before a client gives up"
+        slow += took > 1.0
+        network.clock.run(0.035)
+    assert slow < 20, "suspects are waited for once, not by every store"
+    missing = [(name, port) for name in names(20) for port in network.peers if not network.get(port, name)[0].found]
+    assert missing == []
+
+
+def test_after_a_partition_the_halves_are_one_network_with_everything_where_it_belongs() -> None:
+    network = Network.of(20)
+    network.store_all(names(20))
+    network.cut = halves
+    during = names(40, "during")
+    for name, port in zip(during, itertools.cycle(network.peers), strict=False):
+        network.put(port, name)
+        network.clock.run(0.17)
+    network.cut = lambda source, destination: False
+    network.clock.run(4.0)
+    assert network.lacks() == 0
+    network.clock.run(2.0)
+    for name in names(20) + during:
+        key = key_of(name.encode())
+        assert network.closest(key) <= network.holders(key), name
+        assert network.get(3, name)[0].found
+        assert network.get(13, name)[0].found
+
+
+def test_a_total_outage_of_an_hour_heals_by_itself() -> None:
+    network = Network.of(20)
+    network.store_all(["x"])
+    network.cut = lambda source, destination: True
+    network.clock.run(3600.0)
+    assert all(peer.table.alive() == 0 for peer in network.peers.values())
+    network.cut = lambda source, destination: False
+    network.clock.run(5.0)
+    assert network.lacks() == 0
+    assert network.get(4, "x")[0].found
+
+
+def test_operations_end_before_clients_give_up_even_if_nobody_answers_any_more() -> None:
+    network = Network.of(20)
+    network.store_all(["x"])
+    network.cut = lambda source, destination: True
+    for _ in range(5):
+        _, put_took = network.put(5, "y")
+        _, get_took = network.get(5, "z")
+        assert put_took <= 4.0
+        assert get_took <= 4.0
+
+
+def test_a_link_that_loses_one_direction_only_heals_too() -> None:
+    network = Network.of(20)
+    network.cut = lambda source, destination: source == 3
+    network.clock.run(10.0)
+    network.cut = lambda source, destination: False
+    network.clock.run(4.0)
+    assert network.lacks() == 0
+
+
+# --- slow links ---------------------------------------------------------------------------------
+
+
+def test_an_abrupt_rise_of_the_latency_fails_no_operation_and_leaves_nothing_behind() -> None:
+    network = Network.of(20)
+    network.store_all(names(20))
+
+    def slow(source: int, destination: int, rng: Random) -> float:
+        return rng.uniform(0.12, 0.18) if source <= 5 else rng.uniform(0.001, 0.003)
+
+    quick, network.latency = network.latency, slow
+    for n, port in enumerate(itertools.islice(itertools.cycle(network.peers), 60)):
+        assert network.put(port, f"slow {n}")[0].acks >= 6
+        assert network.get(port, f"key {n % 20}")[0].found
+    network.latency = quick
+    network.clock.run(1.0)
+    assert network.lacks() == 0
+    assert max(network.put(port, f"after {port}")[1] for port in network.peers) < 0.1
+
+
+# --- republish ----------------------------------------------------------------------------------
+
+
+def test_one_holder_republishes_for_all_and_no_life_is_prolonged() -> None:
+    network = Network.of(20, settings=Settings(k=8, republish=60.0, refresh=1e6, expire=600.0))
+    network.store_all(["x"])
+    key = key_of(b"x")
+    born = network.clock.now
+    network.clock.run(590.0)
+    stores = [1 for when, _, _, kind in network.trace if kind == "Store" and when > born]
+    assert len(stores) <= 2 * 10 * network.settings.k, "twice a period at most, not once for each of the 8 holders"
+    assert len(stores) >= 5 * (network.settings.k - 1)
+    assert network.holders(key) >= network.closest(key)
+    network.clock.run(20.0)
+    assert network.holders(key) == set()
+
+
+def test_republishing_brings_a_record_to_new_nodes_that_are_closer() -> None:
+    network = Network.of(10, settings=Settings(k=3, republish=30.0))
+    network.store_all(names(20))
+    for port in range(11, 21):
+        network.start(port)
+    network.clock.run(60.0)
+    for name in names(20):
+        assert network.closest(key_of(name.encode())) <= network.holders(key_of(name.encode()))
+
+
+# --- observers ----------------------------------------------------------------------------------
+
+
+def test_an_observers_ping_measures_both_ways_and_teaches_nobody() -> None:
+    network = Network.of(20)
+    network.start(99)
+    network.peers[99].table.answered(network.peers[1].contact, network.clock.now, rtt=0.002)
+    network.clock.run(3.0)
+    source, destination = network.peers[3], network.peers[4]
+    before = [(e.contact, e.seen) for e in destination.table.entries()]
+    network.latency = lambda a, b, rng: 0.1 if a == 3 else 0.03
+    report, _ = network.ask(3, PingVia(destination.contact, b"nonce", 1.0))
+    assert isinstance(report, PingReport)
+    assert (report.outcome, report.nonce) == ("ok", b"nonce")
+    assert report.received_at - report.sent_at == pytest.approx(0.1e9, rel=1e-3)
+    assert report.returned_at - report.received_at == pytest.approx(0.03e9, rel=1e-3)
+    seen, _ = network.ask(4, Inspect(table=True))
+    assert seen.nonces == (b"nonce",)
+    assert seen.nonce_times == (report.received_at,)
+    assert seen.counters["observer_rpcs"] == 2
+    assert [(e.contact, e.seen) for e in destination.table.entries()] == before
+    assert source.contact in seen.table
+
+
+def test_a_lost_answer_shows_as_a_timeout_although_the_nonce_arrived() -> None:
+    network = Network.of(4)
+    network.cut = lambda source, destination: (source, destination) == (4, 3)
+    report, _ = network.ask(3, PingVia(network.peers[4].contact, b"one way", 0.5))
+    assert isinstance(report, PingReport)
+    assert report.outcome == "timeout"
+    seen, _ = network.ask(4, Inspect())
+    assert b"one way" in seen.nonces
+
+
+def test_counters_tell_the_kinds_apart() -> None:
+    network = Network.of(20)
+    before, _ = network.ask(5, Inspect())
+    network.put(5, "x")
+    after, _ = network.ask(5, Inspect())
+    grown = {name: count - before.counters.get(name, 0) for name, count in after.counters.items()}
+    assert grown["rpcs_in.Put"] == 1
+    assert grown["rpcs_out.Store"] in (7, 8)
+    assert grown["rpcs_out"] == grown["rpcs_out.Store"] + grown["rpcs_out.FindNode"] + grown.get("rpcs_out.Ping", 0)
+
+
+# --- determinism --------------------------------------------------------------------------------
+
+
+def storm(seed: int) -> str:
+    """A digest of everything that was sent in a small storm."""
+    network = Network.of(12, seed=seed)
+    network.store_all(names(10))
+    network.cut = lambda source, destination: (source <= 6) != (destination <= 6)
+    network.clock.run(3.0)
+    network.cut = lambda source, destination: False
+    network.kill(4)
+    network.clock.run(1.0)
+    network.start(4)
+    network.clock.run(5.0)
+    return hashlib.sha256(repr(network.trace).encode()).hexdigest()
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_seed_another() -> None:
+    assert storm(1) == storm(1)
+    assert storm(1) != storm(2)
+
+
+def test_a_request_of_a_stranger_does_not_make_it_known_before_it_answers() -> None:
+    network = Network.of(4)
+    ghost = Sender(Contact(key_of(b"ghost"), HOST, 55), 1)
+    network.peers[1].handle(ghost, FindNode(key_of(b"x")), lambda answer: None)
+    network.peers[1].handle(ghost, Ping(), lambda answer: None)
+    network.clock.run(3.0)
+    assert ghost.contact not in network.peers[1].table.closest(ghost.contact.id, 8)

@@ -1,0 +1,156 @@
+"""The store: newest wins, expiry is absolute, quotas hold; in memory and in a file alike."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from node.durable import FILE, DurableStorage
+from node.errors import StorageError
+from node.storage import MemoryStorage, Storage, held
+from node.wire import Record
+
+KEY, A, B = b"k" * 20, b"a" * 20, b"b" * 20
+
+
+def record(value: bytes = b"v", version: int = 0, publisher: bytes = A, expires_at: float = 100.0, key: bytes = KEY) -> Record:
+    return Record(key, value, version, publisher, expires_at)
+
+
+def durable(folder: Path, wall: float = 0.0) -> DurableStorage:
+    return DurableStorage(folder, wall=wall, now=0.0, republish_pause=3600.0)
+
+
+@pytest.fixture(params=["memory", "file"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    kept: Storage = MemoryStorage() if request.param == "memory" else durable(tmp_path)
+    yield kept
+    kept.close()
+
+
+def put(storage: Storage, new: Record, *, wall: float = 0.0, republish_at: float = 9.0) -> str:
+    return storage.put(new, wall=wall, now=0.0, republish_at=republish_at)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "wins"),
+    [
+        (record(version=1), record(b"new", version=2), b"new"),
+        (record(version=2), record(b"old", version=1), b"v"),
+        (record(publisher=A), record(b"b's", publisher=B), b"b's"),
+        (record(publisher=B), record(b"a's", publisher=A), b"v"),
+    ],
+    ids=["newer", "older", "greater-publisher", "smaller-publisher"],
+)
+def test_the_newest_version_and_publisher_wins(storage: Storage, first: Record, second: Record, wins: bytes) -> None:
+    assert put(storage, first) == put(storage, second) == ""
+    found = storage.get(KEY, wall=0.0)
+    assert found is not None
+    assert found.value == wins
+
+
+def test_a_record_is_not_given_out_after_its_expiry(storage: Storage) -> None:
+    put(storage, record(expires_at=10.0))
+    assert storage.get(KEY, wall=9.9) is not None
+    assert storage.get(KEY, wall=10.0) is None
+    assert storage.expire(wall=10.0) == 1
+    assert len(storage) == 0
+
+
+def test_republishing_neither_prolongs_a_life_nor_repeats_the_work(storage: Storage) -> None:
+    put(storage, record(expires_at=10.0), republish_at=1.0)
+    put(storage, record(expires_at=10.0), wall=5.0, republish_at=2.0)
+    assert held(storage)[0].expires_at == 10.0
+    assert [kept.republish_at for kept in storage.kept()] == [2.0]
+
+
+def test_what_has_expired_is_refused(storage: Storage) -> None:
+    assert "expired" in put(storage, record(expires_at=5.0), wall=5.0)
+    assert len(storage) == 0
+
+
+def test_a_full_store_refuses_and_drops_nothing() -> None:
+    storage = MemoryStorage(most_records=1, most_bytes=10)
+    assert put(storage, record(b"12345")) == ""
+    assert "full" in put(storage, record(key=B))
+    assert "full" in put(storage, record(b"12345678901", version=1))
+    assert put(storage, record(b"1234567890", version=1)) == "", "a new version takes the place of the old one"
+    found = storage.get(KEY, wall=0.0)
+    assert found is not None
+    assert found.value == b"1234567890"
+
+
+def test_records_in_a_file_survive_without_a_clean_end(tmp_path: Path) -> None:
+    first = durable(tmp_path)
+    put(first, record(b"kept"))
+    put(first, record(b"gone", key=B, expires_at=5.0))
+    copy = tmp_path / "copy"  # what a killed process leaves: the file and its log, never closed
+    copy.mkdir()
+    for part in tmp_path.glob(FILE + "*"):
+        (copy / part.name).write_bytes(part.read_bytes())
+    second = durable(copy, wall=6.0)
+    assert [kept.record for kept in second.kept()] == [record(b"kept")]
+    first.close()
+    second.close()
+
+
+def test_expired_records_leave_the_file_too(tmp_path: Path) -> None:
+    first = durable(tmp_path)
+    put(first, record(expires_at=5.0))
+    first.expire(wall=5.0)
+    first.close()
+    second = durable(tmp_path)
+    assert len(second) == 0
+    second.close()
+
+
+def test_two_nodes_do_not_share_a_folder(tmp_path: Path) -> None:
+    first = durable(tmp_path)
+    put(first, record())
+    with pytest.raises(StorageError, match="locked"):
+        durable(tmp_path)
+    first.close()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"file.*records\.sqlite"):
+        durable(tmp_path / "file")
+
+
+class StoreAgainstModel(RuleBasedStateMachine):
+    """A store against a dictionary that keeps the newest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storage = MemoryStorage()
+        self.model: dict[bytes, Record] = {}
+        self.wall = 0.0
+
+    @rule(key=st.sampled_from([KEY, A, B]), value=st.binary(max_size=9), version=st.integers(0, 5), life=st.integers(0, 9))
+    def store(self, key: bytes, value: bytes, version: int, life: int) -> None:
+        new = record(value, version, expires_at=self.wall + life, key=key)
+        why = self.storage.put(new, wall=self.wall, now=0.0, republish_at=0.0)
+        assert bool(why) == (life == 0)
+        old = self.model.get(key)
+        if not why and (old is None or new.version > old.version):
+            self.model[key] = new
+
+    @rule(passed=st.integers(1, 5))
+    def wait_and_expire(self, passed: int) -> None:
+        self.wall += passed
+        self.storage.expire(wall=self.wall)
+        self.model = {key: kept for key, kept in self.model.items() if kept.expires_at > self.wall}
+
+    @invariant()
+    def agrees(self) -> None:
+        assert {kept.record.key: kept.record for kept in self.storage.kept()} == self.model
+        for key in (KEY, A, B):
+            assert self.storage.get(key, wall=self.wall) == self.model.get(key)
+
+
+TestStoreAgainstModel = StoreAgainstModel.TestCase
+TestStoreAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
