@@ -1,8 +1,8 @@
 """Session and downtime distributions, drawn by inverting their distribution functions with `random()` alone. Pure.
 
-Every distribution is given by its mean, as people know it. A *residual* session is what is left of one that is met at a random
-moment, as those are that begin before the fault does: its distribution function is the integral of the survival function over
-the mean (the inspection paradox; Cox, Renewal Theory, 1962, section 5.2).
+Every distribution is given by its mean, as people know it. A *residual* session is what is left of one that is met
+at a random moment, as those are that begin before the fault does: its distribution function is the integral of the
+survival function over the mean (the inspection paradox; Cox, Renewal Theory, 1962, section 5.2).
 """
 
 from __future__ import annotations

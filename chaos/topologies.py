@@ -16,7 +16,7 @@ def halves(sites: Sequence[str], rng: Random) -> Groups:
 
 
 def majority_minority(sites: Sequence[str], rng: Random) -> Groups:
-    """The smallest group that cannot win a vote, and the smallest that can: ⌈n/2⌉ − 1 and the others."""
+    """The smallest group that cannot win a vote, and the smallest that can: ⌈n/2⌉ - 1 and the others."""
     return split_off(sites, pick(sites, max(1, -(-len(sites) // 2) - 1), rng))
 
 

@@ -6,6 +6,7 @@
     ├── HarnessError              3: the harness or the machine failed
     │   ├── ToxiproxyUnavailable      no binary could be found or built
     │   ├── ToxiproxyFailed           the server died, or its API answered with an error or not at all
+    │   │   └── ToxiproxySilent           its API took the request and did not answer in time
     │   ├── PortsTaken                no free block of ports or addresses
     │   ├── MemberFailed              a node did not start, or did not become ready
     │   ├── LoadFailed                a load worker did not start, died, or broke the protocol
@@ -49,6 +50,10 @@ class ToxiproxyUnavailable(HarnessError):
 
 class ToxiproxyFailed(HarnessError):
     """Toxiproxy died, or its API refused a request or did not answer in time."""
+
+
+class ToxiproxySilent(ToxiproxyFailed):
+    """Toxiproxy's API did not answer in time. It is frozen or overloaded, so trying again at once only waits again."""
 
 
 class PortsTaken(HarnessError):

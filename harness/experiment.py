@@ -1,7 +1,8 @@
 """The experiment file: its models, and loading it with all of its mistakes told at once.
 
-Two passes. The models check each value by itself; then the rules between values are checked, as far as the values they concern
-are right. Each mistake has the place of the value or key that it is about: ``file:line:column: what is wrong``.
+Two passes. The models check each value by itself; then the rules between values are checked, as far as the values
+they concern are right. Each mistake has the place of the value or key that it is about: ``file:line:column: what is
+wrong``.
 """
 
 from __future__ import annotations
@@ -87,8 +88,8 @@ class TopSection(Section):
     load: LoadSection = LoadSection()
     duration: PositiveTime
     settle: Time = 5_000_000
-    timeline: list[Any] = []
-    expect: list[Any] = []
+    timeline: list[Any] = Field(default_factory=list)
+    expect: list[Any] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Experiment:
             "timeline": self.raw.get("timeline") or [],
             "names": [entry.name for entry in self.timeline],
             "expect": self.expect,
+            "source": self.raw,  # as it was written, overrides applied: a plan that is played again says what it came from
         }
 
 
@@ -180,7 +182,7 @@ def resolved_load(load: LoadSection, cluster: ClusterSection) -> dict[str, Any]:
     }
 
 
-# --- loading ------------------------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------------------------
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -295,7 +297,7 @@ def _known_keys(model: type[BaseModel], path: Path_) -> list[str]:
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
-# --- rules between values -----------------------------------------------------------------------------------------------------
+# --- rules between values -------------------------------------------------------------------------------------------
 
 
 def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iterator[Mistake]:
@@ -316,7 +318,8 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
     if network.jitter > network.latency and ("network", "latency") not in wrong:
         yield (
             at("network", "jitter"),
-            f"`jitter`: at most the latency, {time_text(network.latency)}, is expected; not {time_text(network.jitter)}",
+            f"`jitter`: at most the latency, {time_text(network.latency)}, is expected; "
+            f"not {time_text(network.jitter)}",
         )
     if "rate" in raw_load and "users" in raw_load:
         yield at("load", "users"), "`users` (closed model) and `rate` (open model) exclude each other"
@@ -332,7 +335,7 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
         )
 
 
-# --- timeline -----------------------------------------------------------------------------------------------------------------
+# --- timeline -------------------------------------------------------------------------------------------------------
 
 
 def _check_timeline(
@@ -507,7 +510,7 @@ def _is_selector(annotation: Any) -> bool:
     return annotation is selectors.Selector or any(_is_selector(part) for part in get_args(annotation))
 
 
-# --- expectations -------------------------------------------------------------------------------------------------------------
+# --- expectations ---------------------------------------------------------------------------------------------------
 
 
 def _check_expectations(

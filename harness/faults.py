@@ -1,7 +1,7 @@
 """What a fault is, and which there are.
 
-One small file each, in `chaos/faults/` or in another package, found by the entry-point group ``kadstorm.faults``. A fault plans
-(pure), says which effects it asks for (pure), and observes. It never touches a toxic or a process.
+One small file each, in `chaos/faults/` or in another package, found by the entry-point group ``kadstorm.faults``. A
+fault plans (pure), says which effects it asks for (pure), and observes. It never touches a toxic or a process.
 """
 
 from __future__ import annotations

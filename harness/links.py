@@ -1,12 +1,12 @@
 """Sites, links and the dialing rule. Pure.
 
-A *site* is the unit of a link's source. For every (source site, destination node) there is one Toxiproxy proxy, so that faults
-can tell A→B from B→A and from C→B. No node learns a map: a node of site s dials every other node at that node's port plus the
-site's offset, and so comes out at its site's proxy for it.
+A *site* is the unit of a link's source. For every (source site, destination node) there is one Toxiproxy proxy, so
+that faults can tell A→B from B→A and from C→B. No node learns a map: a node of site s dials every other node at that
+node's port plus the site's offset, and so comes out at its site's proxy for it.
 
 With C nodes in the whole plan (joiners too) and the block of ports beginning at ``base``:
 
-    node i listens at base + i;   the proxy of site s for node i at base + (s + 1)·C + i;   the offset of site s is (s + 1)·C
+    node i listens at base + i; the proxy of site s for node i at base + (s + 1)·C + i; the offset of s is (s + 1)·C
 
 The block lies below the ephemeral range: a listener that is closed and opened again (refuse) must find its port free.
 """

@@ -1,6 +1,7 @@
 """Types for the fields of experiment files: pydantic around `quantities` and `selectors`.
 
-Every model forbids unknown keys. A validator raises ValueError with a text for people; `experiment.py` puts the place before it.
+Every model forbids unknown keys. A validator raises ValueError with a text for people; `experiment.py` puts the
+place before it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Experiment and seed -> a fixed list of timed actions. Pure.
 
-Each timeline entry draws from a generator of its own, seeded by SHA-256(seed, index), through `random()` alone; whatever
-is drawn is rounded to microseconds. So the plan is the same, byte for byte, on any machine, and an entry that is added or
-taken away changes no other's draws.
+Each timeline entry draws from a generator of its own, seeded by SHA-256(seed, index), through `random()` alone;
+whatever is drawn is rounded to microseconds. So the plan is the same, byte for byte, on any machine, and an entry
+that is added or taken away changes no other's draws.
 
-The planner follows the membership: occurrences are planned in the order of their times, and each selects among those that
-the earlier ones have left alive at that moment. An occurrence that would do nothing is a mistake: no fault is inert by
-plan.
+The planner follows the membership: occurrences are planned in the order of their times, and each selects among
+those that the earlier ones have left alive at that moment. An occurrence that would do nothing is a mistake: no
+fault is inert by plan.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def plan_bytes(plan: Plan) -> bytes:
 
 def plan_text(plan: Plan) -> str:
     """The experiment of a plan as YAML: what its `experiment.yaml` is when the plan is played again."""
-    return yaml.safe_dump(plan.experiment, sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(plan.experiment.get("source", plan.experiment), sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_plan(path: Path) -> Plan:

@@ -1,17 +1,19 @@
 """Link effects in force -> the state of every proxy. The only part that touches toxics.
 
-Pure half: `desired_state` computes from all effects together what each proxy should be. So faults stack and leave in any order:
-latencies add, the lowest bandwidth wins, black hole over all of these, refusal over black hole.
+Pure half: `desired_state` computes from all effects together what each proxy should be. So faults stack and leave in
+any order: latencies add, the lowest bandwidth wins, black hole over all of these, refusal over black hole.
 
-Doing half: `LinkReconciler` compares that with what it knows of the proxies and sends the difference. What it knows is what
-Toxiproxy acknowledged; when a call fails, it reads everything back and goes on from the truth.
+Doing half: `LinkReconciler` compares that with what it knows of the proxies and sends the difference. What it knows is
+what Toxiproxy acknowledged; when a call fails, it reads everything back and goes on from the truth.
 
-What travels from A to B is: requests on A's connections to B (their upstream) and answers on B's connections to A (their
-downstream). So an effect A→B touches two proxies of each pair of nodes, each in one stream. `refuse` and `reset` act on whole
-connections that A opens to B.
+What travels from A to B is: requests on A's connections to B (their upstream) and answers on B's connections to A
+(their downstream). So an effect A→B touches two proxies of each pair of nodes, each in one stream. `refuse` and
+`reset` act on whole connections that A opens to B. A reset works only on connections that begin with it, so the proxy
+is disabled, given the toxic and enabled: live connections are closed, new ones are reset.
 
-Toxiproxy dials a destination without a time limit, and disabling a proxy waits for that while it holds locks. So a proxy whose
-destination cannot answer is never disabled: there, refusal is a black hole in both streams until the destination is back.
+Toxiproxy dials a destination without a time limit, and disabling a proxy waits for that while it holds locks. So a
+proxy whose destination cannot answer is never disabled: there, refusal is a black hole in both streams until the
+destination is back, and a reset lets live connections be (they hang anyway) and acts on new ones.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from harness.effects import LinkEffect
-from harness.errors import ToxiproxyFailed
+from harness.errors import ToxiproxyFailed, ToxiproxySilent
 from harness.links import Link, Topology
 from harness.toxiproxy.bulk import ApiRequest, BulkWriter
 from harness.toxiproxy.control import ToxiproxyControl
@@ -71,7 +73,7 @@ class ProxyState:
 
 @dataclass(frozen=True)
 class Applied:
-    """What one reconciliation did. Monotonic times of its first request and its last answer."""
+    """What one reconciliation changed and sent, and the monotonic times of its first request and its last answer."""
 
     proxies: int
     requests: int
@@ -79,13 +81,13 @@ class Applied:
     last_at: float
 
 
-# --- pure: effects -> states ------------------------------------------------------------------------------------------------
+# --- pure: effects -> states ----------------------------------------------------------------------------------------
 
 
 def desired_state(
     topology: Topology, effects: Sequence[LinkEffect], unresponsive: Collection[str] = ()
 ) -> dict[str, ProxyState]:
-    """The state of every proxy, by name, when all ``effects`` are in force and nodes in ``unresponsive`` cannot answer."""
+    """The state of every proxy, by name, with all ``effects`` in force; nodes in ``unresponsive`` cannot answer."""
     gathered: dict[str, list[tuple[Stream, LinkEffect]]] = {link.proxy: [] for link in topology.links}
     for effect in effects:
         for link, stream in touched(topology, effect):
@@ -132,11 +134,16 @@ def _merged(kind: str, effects: list[LinkEffect]) -> tuple[tuple[str, int], ...]
         for effect in effects:
             for name, value in effect.attributes:
                 total[name] += value
+        total["jitter"] = min(total.values())  # a delay below nothing does not exist
         return tuple(sorted(total.items()))
     merged: dict[str, int] = {}
     for effect in effects:
         for name, value in effect.attributes:
             merged[name] = STRONGEST[name](merged.get(name, value), value)
+    if (
+        kind == "slicer" and "size_variation" in merged
+    ):  # Toxiproxy panics where pieces may vary by more than their size
+        merged["size_variation"] = min(merged["size_variation"], merged["average_size"] - 1)
     return tuple(sorted(merged.items()))
 
 
@@ -164,18 +171,26 @@ def state_told(told: Mapping[str, Any]) -> ProxyState:
         )
         for toxic in told["toxics"]
     ]
-    return ProxyState(bool(told["enabled"]), {toxic.name: toxic for toxic in toxics})
+    names = [toxic["name"] for toxic in told["toxics"]]  # not always the name that we would give
+    return ProxyState(bool(told["enabled"]), dict(zip(names, toxics, strict=True)))
 
 
-# --- pure: the difference -> requests -----------------------------------------------------------------------------------------
+# --- pure: the difference -> requests -------------------------------------------------------------------------------
 
 
-def requests_for(proxy: str, actual: ProxyState, wanted: ProxyState) -> Iterator[ApiRequest]:
-    """What turns ``actual`` into ``wanted``, in order: a proxy is disabled first and enabled last."""
+def requests_for(
+    proxy: str, actual: ProxyState, wanted: ProxyState, *, responsive: bool = True
+) -> Iterator[ApiRequest]:
+    """What turns ``actual`` into ``wanted``, in order: a proxy is disabled first and enabled last.
+
+    ``responsive``: whether the destination can answer; if not, nothing is disabled (`desired_state` asks for nothing of
+    the kind then).
+    """
     path = f"/proxies/{quote(proxy, safe='')}"
     added = [toxic for name, toxic in wanted.toxics.items() if name not in actual.toxics]
     # a reset toxic works on connections that begin with it: those that live are cut first
-    cuts = actual.enabled and wanted.enabled and any(toxic.type == "reset_peer" for toxic in added)
+    resets = any(toxic.type == "reset_peer" for toxic in added)
+    cuts = responsive and resets and actual.enabled and wanted.enabled
     if (actual.enabled and not wanted.enabled) or cuts:
         yield ApiRequest("POST", path, {"enabled": False}, proxy)
     for toxic in added:
@@ -191,11 +206,11 @@ def requests_for(proxy: str, actual: ProxyState, wanted: ProxyState) -> Iterator
         yield ApiRequest("POST", path, {"enabled": True}, proxy)
 
 
-# --- doing --------------------------------------------------------------------------------------------------------------------
+# --- doing ----------------------------------------------------------------------------------------------------------
 
 
 class LinkReconciler:
-    """Keeps the proxies of one topology as the effects in force want them. Thread-safe: one reconciliation at a time."""
+    """Keeps the proxies of one topology as the effects in force want them. Thread-safe: one reconciliation a time."""
 
     def __init__(self, topology: Topology, control: ToxiproxyControl, writer: BulkWriter) -> None:
         self._topology, self._control, self._writer = topology, control, writer
@@ -214,21 +229,22 @@ class LinkReconciler:
         """Make ``effects``, and no others, true.
 
         Raises:
-            ToxiproxyFailed: that did not succeed in TRIES tries; the next call begins with reading back what is.
+            ToxiproxyFailed: that did not succeed in TRIES tries, or the API is silent, which is waited for once; the
+                next call begins with reading back what is.
         """
         wanted = desired_state(self._topology, effects, unresponsive)
         with self._lock:
             self._wanted = wanted
-            first, sent = time.monotonic(), 0
+            first = time.monotonic()
             for left in reversed(range(TRIES)):
                 try:
-                    sent += self._converge()
+                    sent = self._converge(unresponsive)
                     break
-                except ToxiproxyFailed:
+                except ToxiproxyFailed as error:
                     self._known = {}  # uncertain: read back before the next try
-                    if not left:
+                    if not left or isinstance(error, ToxiproxySilent):
                         raise
-            return Applied(len(wanted), sent, first, time.monotonic())
+            return Applied(len({request.proxy for request in sent}), len(sent), first, time.monotonic())
 
     def verify(self) -> list[str]:
         """The proxies that are not as they should be, read back from the API. Raises ToxiproxyFailed."""
@@ -239,19 +255,33 @@ class LinkReconciler:
     def _read(self) -> dict[str, ProxyState]:
         return {name: state_told(told) for name, told in self._control.states().items()}
 
-    def _converge(self) -> int:
+    def _converge(self, unresponsive: Collection[str]) -> list[ApiRequest]:
         if not self._known:
             self._known = self._read()
+            self._require_all()
         requests = [
             request
-            for proxy, wanted in self._wanted.items()
-            if self._known[proxy] != wanted
-            for request in requests_for(proxy, self._known[proxy], wanted)
+            for link in self._topology.links
+            if self._known[link.proxy] != self._wanted[link.proxy]
+            for request in requests_for(
+                link.proxy,
+                self._known[link.proxy],
+                self._wanted[link.proxy],
+                responsive=link.node not in unresponsive,
+            )
         ]
-        if not requests:
-            return 0
-        for response in self._writer.send(requests):
-            if not response.ok:
-                raise ToxiproxyFailed(f"Toxiproxy refused {response}")
+        if requests:
+            for response in self._writer.send(requests):
+                if not response.ok:
+                    raise ToxiproxyFailed(f"Toxiproxy refused {response}")
         self._known = dict(self._wanted)
-        return len(requests)
+        return requests
+
+    def _require_all(self) -> None:
+        """Raises ToxiproxyFailed if links are gone, as after a restart of the server behind our back."""
+        gone = [proxy for proxy in self._wanted if proxy not in self._known]
+        if gone:
+            raise ToxiproxyFailed(
+                f"{len(gone)} of {len(self._wanted)} links are gone from Toxiproxy, the first is {gone[0]}: "
+                "it was restarted, or something else deleted them"
+            )

@@ -1,6 +1,7 @@
-"""Selectors: ``all``, ``node-7``, ``site-2``, ``3``, ``25%``, ``bootstrap``, ``{closest: KEY}``, or a list of these. Pure.
+"""Selectors: ``all``, ``node-7``, ``site-2``, ``3``, ``25%``, ``bootstrap``, ``{closest: KEY}``, or a list. Pure.
 
-A selector is parsed once, checked against the cluster's size, and resolved while planning, against those who are alive then.
+A selector is parsed once, checked against the cluster's size, and resolved while planning, against those who are
+alive then.
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ def mistakes(selector: Selector, *, nodes: int, sites: int, links: bool) -> Iter
             yield f"no site `{atom.text}`: the cluster has site-0 to site-{sites - 1}"
         if links and shared and atom.kind in ("node", "closest", "bootstrap"):
             yield (
-                f"`{atom.text or atom.kind}` selects single nodes, and {nodes} nodes share {sites} sites, so that links "
-                f"cannot tell them apart: raise cluster.sites to {nodes}, or select a site"
+                f"`{atom.text or atom.kind}` selects single nodes, and {nodes} nodes share {sites} sites, so that "
+                f"links cannot tell them apart: raise cluster.sites to {nodes}, or select a site"
             )
 
 

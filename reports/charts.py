@@ -1,4 +1,4 @@
-"""The charts of a run: Altair specifications over aggregates, as SVG for readers without scripts and as Vega for others.
+"""The charts of a run: Altair specifications over aggregates, as SVG for readers without scripts, and interactive.
 
 Colours are CSS variables of the page (`var(--lookup)`), so both follow the reader's light or dark theme without being
 drawn twice. All panels share one time axis, the faults' windows as bands, and, in the interactive one, what the reader
@@ -7,6 +7,8 @@ has brushed in the overview below them.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,14 +46,11 @@ class Timeline:
         import vl_convert
 
         svg: str = vl_convert.vegalite_to_svg(self._spec(interactive=False))
-        return svg
+        return _renumbered(svg, r"\bclip\d+\b", "clip")
 
-    def vega(self) -> Spec:
-        """The interactive chart, compiled: hover tells all figures of a moment, the overview zooms."""
-        import vl_convert
-
-        vega: Spec = vl_convert.vegalite_to_vega(self._spec(interactive=True))
-        return vega
+    def interactive(self) -> Spec:
+        """The Vega-Lite specification: hover tells all figures of a moment, the overview below zooms."""
+        return self._spec(interactive=True)
 
     def _spec(self, *, interactive: bool) -> Spec:
         brush = alt.selection_interval(encodings=["x"], name="brush") if interactive else None
@@ -69,7 +68,7 @@ class Timeline:
         chart = alt.vconcat(*panels, spacing=14, data=alt.NamedData("moments"))
         chart = chart.properties(datasets={"moments": self._records, "faults": self._bands}, background="transparent")
         configured = chart.configure(**CONFIG)
-        spec: Spec = configured.to_dict(validate=False)
+        spec: Spec = json.loads(_renumbered(json.dumps(configured.to_dict(validate=False)), r"\bview_\d+\b", "view_"))
         return spec
 
     # --- panels -----------------------------------------------------------------------------------
@@ -91,7 +90,8 @@ class Timeline:
             label.encode(x=alt.X("anchor:Q", scale=scale, axis=None), y=y, text="name:N"),
         ]
         height = LANE * (1 + max(band["lane"] for band in lanes))
-        return alt.layer(*layers).properties(width=WIDTH, height=height)
+        whole_axis = alt.Chart().mark_rule(opacity=0).encode(x=alt.X("t0:Q", scale=scale, axis=None), x2="t1:Q")
+        return alt.layer(whole_axis, *layers).properties(width=WIDTH, height=height)
 
     def _panel(
         self,
@@ -109,7 +109,8 @@ class Timeline:
             width=WIDTH, height=height, title=alt.TitleParams(title, anchor="start", offset=8, frame="group")
         )
         axis = alt.Axis(title="seconds since the clock started" if last else None, labels=last, ticks=last)
-        chart.layer[-1].encoding.x.axis = axis
+        for layer in chart.layer:
+            layer.encoding.x.axis = axis
         return chart
 
     def _shades(self, scale: alt.Scale) -> list[Chart]:
@@ -136,24 +137,27 @@ class Timeline:
 
     def _rate(self, scale: alt.Scale) -> list[Chart]:
         base = alt.Chart().transform_fold(list(OUTCOMES), as_=["outcome", "rate"])
-        area = base.mark_area(interpolate="step", opacity=0.85, clip=True).encode(
-            x=alt.X("t:Q", scale=scale, axis=None),
+        bars = base.mark_bar(opacity=0.85, clip=True, binSpacing=0).encode(
+            x=alt.X("t0:Q", bin="binned", scale=scale),
+            x2="t1:Q",
             y=alt.Y("rate:Q", axis=alt.Axis(title=None, tickCount=3), stack="zero"),
             color=alt.Color("outcome:N", scale=_colours(OUTCOMES), legend=None),
             order=alt.Order("outcome:N", sort="descending"),
         )
-        return [area]
+        return [bars]
 
     def _overview(self, brush: alt.Parameter) -> Chart:
         full = alt.Scale(domain=[0, self._duration], nice=False)
         return (
             alt.Chart()
-            .mark_area(interpolate="step", color="var(--muted)", opacity=0.45)
+            .mark_bar(color="var(--muted)", opacity=0.45, binSpacing=0)
             .encode(
+                x2="t1:Q",
                 x=alt.X(
                     "t:Q", scale=full, axis=alt.Axis(title="drag here to zoom, double-click to see all", grid=False)
                 ),
                 y=alt.Y("lookup_p99:Q", axis=None, scale=alt.Scale(type="sqrt")),
+                y2=alt.Y2Datum(0),
             )
             .add_params(brush)
             .properties(width=WIDTH, height=36)
@@ -203,6 +207,12 @@ def _hover(scale: alt.Scale) -> Chart:
         ]
     column = alt.Chart().mark_rect(color="var(--ink)", opacity=0, clip=True)
     return column.encode(x=alt.X("t0:Q", scale=scale), x2="t1:Q", tooltip=told)
+
+
+def _renumbered(text: str, pattern: str, prefix: str) -> str:
+    """Names that count the charts of this process, counted from one: the same run gives the same bytes."""
+    names = {name: f"{prefix}{n}" for n, name in enumerate(dict.fromkeys(re.findall(pattern, text)), start=1)}
+    return re.sub(pattern, lambda found: names[found[0]], text)
 
 
 def _colours(colours: dict[str, str]) -> alt.Scale:

@@ -61,6 +61,8 @@ def _recovery_figure(summary: Summary) -> Figure:
     known = [fault for fault in summary.faults if fault.recovery_s is not None]
     slowest = max(known, key=lambda fault: fault.recovery_s or 0.0, default=None)
     still = [fault.name for fault in summary.faults if fault.recovery_s is None and fault.injected is not None]
+    if slowest is not None and slowest.recovery_s == 0 and not still:
+        return Figure("Slowest recovery", "at once", "after every fault")
     note = f"not seen after {', '.join(still)}" if still else f"after {slowest.name}" if slowest else "no fault"
     return Figure("Slowest recovery", wording.duration(slowest.recovery_s if slowest else None), note)
 

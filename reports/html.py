@@ -1,8 +1,8 @@
 """`report.html`: one file that is readable offline, without scripts, on paper, on a phone and in the dark.
 
-What stands on the page is put together here as plain values; how it looks is the template's and the style sheet's matter.
-The template escapes everything but what is listed in RAW, which is made by us and not by users. A content policy in the
-page forbids all requests, so that not even a defect could make one.
+What stands on the page is put together here as plain values; how it looks is the template's and the style sheet's
+matter. The template escapes everything but what is listed in RAW, which is made by us and not by users. A content
+policy in the page forbids all requests, so that not even a defect could make one.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "duration_s": history.duration,
         "bucket": chart.bucket,
         "chart_svg": chart.svg(),
-        "chart_spec": _embedded(chart.vega()) if vega else "",
+        "chart_spec": _embedded(chart.interactive()) if vega else "",
         "vega": vega.replace("</script", "<\\/script"),
         "style": _asset("report.css"),
         "script": _asset("report.js"),

@@ -1,44 +1,41 @@
-"""Vega, for the charts of a page that makes no network request: put together from what vl-convert carries.
+"""Vega and what belongs to it, for charts on a page that makes no network request: from what vl-convert carries.
 
-Only Vega itself: specifications are compiled from Vega-Lite when the page is made, and tooltips are our own. That saves
-a third of the size.
+Putting it together takes a second of one core and holds the interpreter's lock, so it is done in a process of its own,
+while this one reads and judges.
 """
 
 from __future__ import annotations
 
-import threading
+import subprocess
+import sys
 from types import TracebackType
 from typing import Self
 
-SNIPPET = "window.vega = vega;"
+PROGRAM = "import sys, vl_convert; sys.stdout.write(vl_convert.javascript_bundle('window.vegaEmbed = vegaEmbed;'))"
+LONGEST = 60.0  # s
 
 
 class Bundle:
-    """Bundles the JavaScript on a thread while the caller does something else."""
-
-    def __init__(self) -> None:
-        self._text = ""
-        self._thread = threading.Thread(target=self._bundle, name="kadstorm-bundle", daemon=True)
+    """The JavaScript, in the making from `with` on."""
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        command = [sys.executable, "-P", "-X", "utf8", "-c", PROGRAM]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._text: str | None = None
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.join()
+        self._process.kill()
+        self._process.communicate()
 
-    @property
     def text(self) -> str:
-        """The JavaScript, when it is there. Empty if it could not be made: the page then has static charts only."""
-        self._thread.join()
+        """The JavaScript, once it is there. Empty if it could not be made: then a page has its static charts only."""
+        if self._text is None:
+            try:
+                said, _ = self._process.communicate(timeout=LONGEST)
+            except subprocess.TimeoutExpired:
+                said = b""
+            self._text = said.decode() if self._process.returncode == 0 else ""
         return self._text
-
-    def _bundle(self) -> None:
-        import vl_convert
-
-        try:
-            self._text = vl_convert.javascript_bundle(SNIPPET)
-        except Exception:  # a page without scripts is better than none
-            self._text = ""

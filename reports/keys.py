@@ -44,7 +44,7 @@ def fates_of(operations: pd.DataFrame) -> Fates:
     definite = pd.concat([answered["key"], wrong])
     missing = read.loc[outcomes == "not_found", "key"]
     silent = read.loc[~outcomes.isin(["ok", "not_found", "wrong_value"]), "key"]
-    expected = answered["key"].map(newest)
+    expected = answered["key"].map(newest).astype("float64")  # of no keys pandas would make strings
     old = answered.loc[(answered["version"] >= 0) & (answered["version"] < expected), "key"]
     return Fates(
         acknowledged=len(newest),

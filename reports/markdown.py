@@ -15,8 +15,8 @@ from reports.summary import FaultSummary, Summary
 from reports.timeline import buckets
 
 BLOCKS = "▁▂▃▄▅▆▇█"
-EFFECTIVE = {True: "yes", False: "**no**", None: "unknown"}
-VERDICTS = {"pass": "pass", "fail": "**fail**", "unknown": "*unknown*"}
+EFFECTIVE = {True: "yes", False: "NO", None: "not known"}
+VERDICTS = {"pass": "pass", "fail": "FAIL", "unknown": "cannot tell"}
 
 
 def markdown(analysis: Analysis) -> str:
@@ -48,7 +48,9 @@ def _expectations(summary: Summary) -> Iterator[str]:
 
 
 def _fault(fault: FaultSummary) -> list[str]:
-    recovery = wording.duration(fault.recovery_s) if fault.recovery_s is not None else fault.recovery_note or "not seen"
+    recovery = fault.recovery_note or "not seen"
+    if fault.recovery_s is not None:
+        recovery = wording.duration(fault.recovery_s) if fault.recovery_s else "at once"
     effective = EFFECTIVE[fault.effective]
     return [fault.name, wording.duration(fault.at), wording.duration(fault.for_), effective, recovery]
 
@@ -102,5 +104,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Names come from files that users write: they must not break a table or become HTML."""
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+    """Names come from files that users write: they must not break a table or become HTML. Code shows as it is."""
+    plain = text.replace("\n", " ").replace("|", "\\|")
+    return plain if plain.startswith("`") else plain.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")

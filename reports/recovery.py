@@ -33,7 +33,7 @@ STEP = 0.1  # s
 MARGIN = 0.01  # by how much the share of ok may be lower
 FACTOR, SLACK = 2.0, 0.050  # p99 may be twice what it was, or 50 ms more
 QUANTILE = 0.99
-ALPHA = 0.01
+ALPHA = 0.001  # small, since hundreds of windows are looked at
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -79,7 +79,7 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return number(round(value, 6))
+        return f"{value:.6g}"
     return NOTHING if value is None else str(value)
 
 
@@ -106,4 +106,4 @@ def _significant(value: float) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{min(digits, 6)}f}"
+    return f"{value:,.{min(digits, 3)}f}"

@@ -1,6 +1,6 @@
 """Writes all results of a run into its folder.
 
-The JavaScript of the page's charts takes a second to be put together, so that begins first, on a thread of its own.
+The JavaScript of the page's charts takes a second to be put together, so that begins first, in a process of its own.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ def write_all(run_dir: Path) -> Summary:
     """See `reports.write`."""
     began = time.monotonic()
     with Bundle() as bundle:
-        from reports import html, junit, markdown, summary
         from reports.analysis import analyse_folder
+        from reports.html import page
+        from reports.junit import junit
+        from reports.markdown import markdown
+        from reports.summary import encoded
 
         analysis = analyse_folder(run_dir)
         again = analysis.history.end is None  # it may have gone on since the files were made
         _write_table(run_dir / OPERATIONS_FILE, analysis.history.operations, again=again)
         _write_table(run_dir / NODES_FILE, analysis.history.nodes, again=again)
-        write_atomically(run_dir / JUNIT_FILE, junit.junit(analysis.summary))
-        write_atomically(run_dir / MARKDOWN_FILE, markdown.markdown(analysis))
-        write_atomically(run_dir / REPORT_FILE, html.page(analysis, bundle.text))
+        write_atomically(run_dir / JUNIT_FILE, junit(analysis.summary))
+        write_atomically(run_dir / MARKDOWN_FILE, markdown(analysis))
+        write_atomically(run_dir / REPORT_FILE, page(analysis, bundle.text()))
         analysis.summary.timings["report_s"] = round(time.monotonic() - began, 3)
-        write_atomically(run_dir / SUMMARY_FILE, summary.encoded(analysis.summary))
+        write_atomically(run_dir / SUMMARY_FILE, encoded(analysis.summary))
     return analysis.summary
 
 

@@ -1,7 +1,8 @@
 """`blackhole`: A's bytes to B vanish, connections stay open.
 
-Tolerance: effective if no sampled ping of A arrives at B, while B's pings arrive at A (unless that is cut as well). Ended if all
-sampled pairs answer within 5 s: connections that were held are closed by the heal, and nodes reconnect.
+Tolerance: effective if no sampled ping of A arrives at B, while B's pings arrive at A (unless that is cut as well).
+Ended if all sampled pairs answer within 5 s: connections that were held are closed by the heal, and nodes
+reconnect.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""`churn`: members leave and come back, each with sessions and downtimes drawn from distributions; their identity is kept.
+"""`churn`: members leave and come back by sessions and downtimes drawn from distributions; identity is kept.
 
-A plan of kills and restarts, one action for each downtime. The members are chosen once. They have been up for a while when the
-fault begins, so their first session is a residual one. A session that would be shorter than a node takes to start, and 200 ms,
-is lengthened. All members are back at the end: the last downtime is cut there, and none begins in the last half second.
-Draws by which nobody would leave at all are drawn again, DRAWS times at most: a churn in which nobody leaves did not happen.
+A plan of kills and restarts, one action for each downtime. The members are chosen once. They have been up for a
+while when the fault begins, so their first session is a residual one. A session that would be shorter than a node
+takes to start, and 200 ms, is lengthened. All members are back at the end: the last downtime is cut there, and none
+begins in the last half second. Draws by which nobody would leave at all are drawn again, DRAWS times at most: a
+churn in which nobody leaves did not happen.
 
 Effective if the process table has no such process during a downtime; ended if it has again.
 """
@@ -26,7 +27,7 @@ from harness.records import Action
 
 START_UP = 800_000  # µs that a node takes to serve, generously
 SHORTEST_SESSION = 200_000 + START_UP  # µs
-SHORTEST_DOWNTIME = 100_000  # µs
+SHORTEST_DOWNTIME = 300_000  # µs
 LAST_LEAVE = 500_000  # µs before the end
 DRAWS = 100
 
@@ -70,7 +71,7 @@ class Churn(Absence):
             for left, back in downtimes(options, entry.at_us, entry.until_us, rng)
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
         """Its member is dead."""
         graceful = action.options["leave"] == "stop"
         return [MemberClaim(name, "dead", graceful=graceful) for name in action.targets]

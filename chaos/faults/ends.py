@@ -15,7 +15,6 @@ from harness.options import Section, Select, Share
 from harness.records import Action
 from harness.selectors import ALL, Selector
 
-
 ALL_CONNECTIONS = 1_000_000  # millionths
 
 

@@ -1,4 +1,4 @@
-"""`kill`: SIGKILL. The member stays dead unless `restart_after` says when it comes back, with the same identity and no data.
+"""`kill`: SIGKILL. The member stays dead unless `restart_after` brings it back, with the same identity and no data.
 
 Effective if the process table has no such process; ended if it has again.
 """
@@ -47,6 +47,6 @@ class Kill(Absence):
             )
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
         """Its targets are dead."""
         return [MemberClaim(name, "dead") for name in action.targets]

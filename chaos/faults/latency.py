@@ -1,8 +1,8 @@
 """`latency`: every byte from A to B is late.
 
-Tolerance: effective if each source's median one-way delay, less the one before, is at least latency − jitter − 5 ms (strict:
-a busy machine only adds), and its least is at most twice latency + jitter and 100 ms more. Ended within 25 ms or a quarter of
-what was asked.
+Tolerance: effective if each source's median one-way delay, less the one before, is at least latency - jitter - 5 ms
+(strict: a busy machine only adds), and its least is at most twice latency + jitter and 100 ms more. Ended within 25
+ms or a quarter of what was asked.
 """
 
 from __future__ import annotations

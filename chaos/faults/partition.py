@@ -1,7 +1,8 @@
 """`partition`: groups of sites that do not hear each other.
 
-By black hole (bytes vanish, connections stay open) or by refusal. Tolerance: effective if no sampled ping crosses the cut (by
-refusal: each is refused), while pings inside the groups are answered. Ended if all sampled crossing pairs answer within 5 s.
+By black hole (bytes vanish, connections stay open) or by refusal. Tolerance: effective if no sampled ping crosses
+the cut (by refusal: each is refused), while pings inside the groups are answered. Ended if all sampled crossing
+pairs answer within 5 s.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Partition(Silence):
             )
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
         """A black hole or a refusal on every link that crosses the cut."""
         pairs = topologies.crossing(action.options["groups"], one_way=action.options["one_way"])
         return [LinkEffect(source, destination, action.options["mode"]) for source, destination in pairs]

@@ -1,7 +1,8 @@
 """`refuse`: A cannot open or use connections to B; those that it had are closed.
 
-It works on whole connections, so that answers on them are gone as well; what B sends on its own connections to A still arrives.
-Tolerance: effective if each sampled ping of A to B is refused or cut off, and none arrives. Ended if all answer within 5 s.
+It works on whole connections, so that answers on them are gone as well; what B sends on its own connections to A
+still arrives. Tolerance: effective if each sampled ping of A to B is refused or cut off, and none arrives. Ended if
+all answer within 5 s.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@
 4. built with Go, into the cache (about a minute, once);
 5. the release of the project, checked against its published checksums, into the cache.
 
-Two runs that start at once build once: the second waits for the first one's lock. Whatever fails is kept, and told in the end.
+Two runs that start at once build once: the second waits for the first one's lock. Whatever fails is kept, and told in
+the end.
 """
 
 from __future__ import annotations
@@ -65,11 +66,23 @@ def find(explicit: str | None = None, *, progress: Progress = lambda _: None, re
     tried: list[str] = []
     found = _on_path(tried) or _in_cache(tried)
     if found is None:
-        with _alone():
-            found = _in_cache(tried) or _built(tried, progress) or _fetched(tried, progress, releases)
+        found = _made(tried, progress, releases)
     if found is None:
         raise ToxiproxyUnavailable(_advice(tried))
     return found
+
+
+def _made(tried: list[str], progress: Progress, releases: str) -> Path | None:
+    """A binary built or fetched into the cache, by us or by another run meanwhile."""
+    try:
+        with _alone(progress):
+            return _in_cache(tried) or _built(tried, progress) or _fetched(tried, progress, releases)
+    except OSError as error:
+        tried.append(
+            f"{error.filename or cached().parent}: {error.strerror or error}; the cache must have room and be "
+            "writable, or set XDG_CACHE_HOME to another folder"
+        )
+        return None
 
 
 def version_of(binary: Path) -> tuple[int, ...] | None:
@@ -86,8 +99,8 @@ def _advice(tried: list[str]) -> str:
     lines = "\n".join(f"  - {line}" for line in dict.fromkeys(tried))
     return (
         f"no Toxiproxy server could be had. Tried:\n{lines}\n"
-        "What helps, any one of: install Go (https://go.dev/dl) and run again; put toxiproxy-server 2.5 or newer on the PATH; "
-        "or name one with --toxiproxy PATH or KADSTORM_TOXIPROXY."
+        "What helps, any one of: install Go (https://go.dev/dl) and run again; put toxiproxy-server "
+        f"{_dotted(OLDEST)} or newer on the PATH; or name one with --toxiproxy PATH or KADSTORM_TOXIPROXY."
     )
 
 
@@ -128,18 +141,15 @@ def _in_cache(tried: list[str]) -> Path | None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the cache's lock, waiting for whoever has it."""
-    try:
-        cached().parent.mkdir(parents=True, exist_ok=True)
-        lock = (cached().parent / "toxiproxy.lock").open("w")
-    except OSError as error:
-        raise ToxiproxyUnavailable(
-            f"{cached().parent}: the cache cannot be written ({error.strerror}): set XDG_CACHE_HOME to a folder that can, "
-            "or name a binary with --toxiproxy PATH"
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+def _alone(progress: Progress) -> Iterator[None]:
+    """Hold the cache's lock, waiting for whoever has it. Raises OSError where there can be no lock."""
+    cached().parent.mkdir(parents=True, exist_ok=True)
+    with (cached().parent / "toxiproxy.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress("waiting for another run that gets Toxiproxy")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -154,7 +164,7 @@ def _built(tried: list[str], progress: Progress) -> Path | None:
         if failure:
             tried.append(f"building it with {go} failed: {failure}")
             return None
-        return _into_cache(Path(folder) / "server")
+        return _into_cache(Path(folder) / "server", tried)
 
 
 def _go_install(go: str, folder: Path, progress: Progress) -> str:
@@ -164,7 +174,10 @@ def _go_install(go: str, folder: Path, progress: Progress) -> str:
     environment = {**os.environ, "GOBIN": str(folder), "CGO_ENABLED": "0"}
     began = time.monotonic()
     with (folder / "log").open("w+b") as log:
-        builder = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+        try:
+            builder = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+        except OSError as error:
+            return f"it cannot be run: {error.strerror}"
         try:
             while (code := _exit_within(builder, PROGRESS_EVERY)) is None:
                 spent = time.monotonic() - began
@@ -210,10 +223,15 @@ def _fetched(tried: list[str], progress: Progress, releases: str) -> Path | None
     with tempfile.TemporaryDirectory(dir=cached().parent) as folder:
         binary = Path(folder) / "server"
         binary.write_bytes(content.content)
-        return _into_cache(binary)
+        return _into_cache(binary, tried)
 
 
-def _into_cache(binary: Path) -> Path:
-    binary.chmod(0o755)
+def _into_cache(binary: Path, tried: list[str]) -> Path | None:
+    """Move a new binary into the cache at once, if it runs."""
+    if binary.exists():
+        binary.chmod(0o755)
+    if version_of(binary) is None:
+        tried.append("what was built or downloaded does not run here, or tells no version")
+        return None
     binary.replace(cached())
     return cached()

@@ -1,7 +1,8 @@
 """Many requests to one Toxiproxy at once: pipelined over a few keep-alive connections.
 
-A partition of 50 nodes is 2,500 requests. One by one over one connection they take a second, pipelined over four a tenth of
-that (benchmarks/links.py). Requests on one proxy stay on one connection, in order; those on different proxies have no order.
+A partition of 50 nodes is 2,500 requests. One by one over one connection they take seconds, pipelined over four a
+tenth of that (benchmarks/links.py). Requests on one proxy stay on one connection, in order; those on different
+proxies have no order.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ from typing import Any
 
 import httptools
 
-from harness.errors import ToxiproxyFailed
+from harness.errors import ToxiproxyFailed, ToxiproxySilent
 
 CONNECTIONS = 4
-WINDOW = (
-    32  # requests on their way on one connection; their answers fit the socket's buffer, so nobody waits in a circle
-)
+WINDOW = 32  # requests on their way on one connection; their answers fit the socket's buffer: nobody waits in a circle
 RECEIVE = 65536  # bytes
 DEADLINE = 15.0  # s for all requests of one call; Toxiproxy itself gives up on a disable after 25 s
 
@@ -86,8 +85,9 @@ class BulkWriter:
         """All answers, in the order of the requests.
 
         Raises:
-            ToxiproxyFailed: the API cannot be reached, breaks off, or takes longer than ``deadline`` seconds. Which of the
-                requests have been carried out is then not known.
+            ToxiproxyFailed: the API cannot be reached or breaks off.
+            ToxiproxySilent: it takes longer than ``deadline`` seconds. In both cases it is not known which of the
+                requests have been carried out.
         """
         until = time.monotonic() + deadline
         shares: list[list[int]] = [[] for _ in range(CONNECTIONS)]
@@ -114,7 +114,7 @@ class BulkWriter:
                     sock.sendall(b"".join(request.encode(self._host) for request in window))
                     self._receive(sock, collector, start + len(window), until)
         except TimeoutError as error:
-            raise ToxiproxyFailed(
+            raise ToxiproxySilent(
                 f"Toxiproxy's API at {self._host}:{self._port} did not answer in time; "
                 f"{len(requests) - len(collector.done)} requests are open, the first is "
                 f"{requests[len(collector.done)].method} {requests[len(collector.done)].path}"
@@ -126,10 +126,11 @@ class BulkWriter:
     @staticmethod
     def _receive(sock: socket.socket, collector: _Collector, count: int, until: float) -> None:
         while len(collector.done) < count:
-            sock.settimeout(max(0.01, until - time.monotonic()))
+            left = until - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
             data = sock.recv(RECEIVE)
             if not data:
                 raise ConnectionError("the connection was closed in the middle of its answers")
             collector.parser.feed_data(data)
-            if time.monotonic() > until:
-                raise TimeoutError

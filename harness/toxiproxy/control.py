@@ -1,7 +1,8 @@
 """Single calls of Toxiproxy's API, through toxiproxy-python.
 
-Its client keeps the server's address in a class attribute and has no time limit. Here each instance has a consumer of its own,
-with an address, a limit and one keep-alive session. Whatever HTTP does is translated into `ToxiproxyFailed` in this file.
+Its client keeps the server's address in a class attribute and has no time limit. Here each instance has a consumer of
+its own, with an address, a limit and one keep-alive session. Whatever HTTP does is translated into `ToxiproxyFailed` in
+this file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import requests
 from toxiproxy.api import APIConsumer
 from toxiproxy.server import Toxiproxy
 
-from harness.errors import ToxiproxyFailed
+from harness.errors import ToxiproxyFailed, ToxiproxySilent
 
 TIMEOUT = 10.0  # s a call
 
@@ -81,5 +82,9 @@ class ToxiproxyControl(Toxiproxy):  # type: ignore[misc]  # the package has no t
         except requests.HTTPError as error:
             said = "" if error.response is None else error.response.text[:300].strip()
             raise ToxiproxyFailed(f"Toxiproxy refused a request ({error}): {said}") from error
+        except requests.Timeout as error:
+            raise ToxiproxySilent(
+                f"Toxiproxy's API at {self.host}:{self.port} did not answer in time: {error}"
+            ) from error
         except (requests.RequestException, ValueError, KeyError) as error:
             raise ToxiproxyFailed(f"Toxiproxy's API at {self.host}:{self.port} failed: {error}") from error

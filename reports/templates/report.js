@@ -27,18 +27,40 @@
     tip.style.top = `${Math.max(8, top)}px`;
   }
 
-  try {
+  // The chart is drawn at the width that it has: scaled by style it would take the pointer for being elsewhere.
+  const AXES = 66;
+  let drawn = null;
+  let width = 0;
+
+  async function draw() {
+    const room = (still.hidden ? holder : still).clientWidth;
+    if (!room || room === width) return;
+    width = room;
     const spec = JSON.parse(document.getElementById("chart-spec").textContent);
-    const view = new vega.View(vega.parse(spec), { renderer: "svg", container: holder, hover: true });
-    view.tooltip(tell);
-    view.runAsync().then(() => {
-      const svg = holder.querySelector("svg");
-      svg.setAttribute("role", "img");
-      svg.setAttribute("aria-label", "Success, rate and latency over time, with the faults in force");
-      holder.hidden = false;
-      still.hidden = true;
-    }).catch((error) => console.warn("the interactive chart could not be drawn", error));
-  } catch (error) {
-    console.warn("the interactive chart could not be drawn", error);
+    for (const panel of spec.vconcat) panel.width = Math.max(200, room - AXES);
+    const previous = drawn;
+    const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: tell };
+    holder.hidden = false;
+    drawn = await vegaEmbed(holder, spec, options);
+    if (previous) previous.finalize();
+    const svg = holder.querySelector("svg");
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", "Success, rate and latency over time, with the faults in force");
+    still.hidden = true;
   }
+
+  function drawOrKeep() {
+    draw().catch((error) => {
+      console.warn("the interactive chart could not be drawn", error);
+      holder.hidden = true;
+      still.hidden = false;
+    });
+  }
+
+  let waiting = 0;
+  addEventListener("resize", () => {
+    clearTimeout(waiting);
+    waiting = setTimeout(drawOrKeep, 150);
+  });
+  drawOrKeep();
 })();

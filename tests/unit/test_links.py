@@ -1,0 +1,99 @@
+"""The dialing rule as arithmetic: no two listeners on one port, and dialing by offset comes out at the right proxy."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import PortsTaken
+from harness.links import Link, Topology
+from harness.records import PlannedNode
+
+HOST = "127.20.245.1"
+
+
+def topology_of(sites: list[int], base_port: int = 10_000) -> Topology:
+    nodes = [PlannedNode(f"node-{i}", f"{i:040x}", f"site-{site}") for i, site in enumerate(sites)]
+    return Topology.build(nodes, host=HOST, base_port=base_port)
+
+
+topologies = st.lists(st.integers(0, 5), min_size=1, max_size=12).map(topology_of)
+
+
+@given(topologies)
+def test_no_two_listeners_share_a_port_and_all_lie_in_the_block(topology: Topology) -> None:
+    ports = [topology.port_of(name) for name in topology.names]
+    ports += [topology.proxy_port(link) for link in topology.links]
+    assert len(ports) == len(set(ports))
+    assert min(ports) == topology.base_port
+    assert max(ports) < topology.base_port + topology.port_count
+
+
+@given(topologies)
+def test_dialing_a_port_plus_the_own_sites_offset_comes_out_at_the_own_sites_proxy(topology: Topology) -> None:
+    for link in topology.links:
+        assert topology.port_of(link.node) + topology.offset_of(link.site) == topology.proxy_port(link)
+
+
+@given(topologies)
+def test_every_node_has_a_link_to_every_other_node_and_none_is_only_to_itself(topology: Topology) -> None:
+    links = set(topology.links)
+    for source in topology.names:
+        for destination in topology.names:
+            if source != destination:
+                assert Link(topology.site_of(source), destination) in links
+    assert not [link for link in links if topology.nodes_of(link.site) == (link.node,)]
+
+
+@given(topologies)
+def test_links_between_all_pairs_of_sites_are_all_links_once(topology: Topology) -> None:
+    between = [link for here in topology.sites for there in topology.sites for link in topology.between(here, there)]
+    assert sorted(between, key=lambda link: link.proxy) == sorted(topology.links, key=lambda link: link.proxy)
+
+
+@given(topologies)
+def test_proxy_names_are_unique(topology: Topology) -> None:
+    assert len({link.proxy for link in topology.links}) == len(topology.links)
+
+
+def test_names_sites_and_links_keep_the_order_of_the_plan() -> None:
+    topology = topology_of([2, 0, 2, 1])
+    assert topology.names == ("node-0", "node-1", "node-2", "node-3")
+    assert topology.sites == ("site-2", "site-0", "site-1")
+    assert topology.nodes_of("site-2") == ("node-0", "node-2")
+    assert [link.proxy for link in topology.links][:4] == [
+        "site-2->node-0",
+        "site-2->node-1",
+        "site-2->node-2",
+        "site-2->node-3",
+    ]
+
+
+def test_ports_are_where_the_architecture_puts_them() -> None:
+    topology = topology_of([0, 1, 2])
+    assert [topology.port_of(name) for name in topology.names] == [10_000, 10_001, 10_002]
+    assert [topology.offset_of(site) for site in topology.sites] == [3, 6, 9]
+    assert topology.proxy_port(Link("site-1", "node-2")) == 10_008
+
+
+def test_one_node_alone_has_no_links() -> None:
+    assert topology_of([0]).links == ()
+
+
+def test_fifty_sites_of_one_node_have_2450_links() -> None:
+    assert len(topology_of(list(range(50))).links) == 2450
+
+
+def test_a_block_that_ends_right_below_the_ephemeral_range_is_accepted() -> None:
+    topology = topology_of([0, 1])
+    topology.check_ports(ephemeral_from=topology.base_port + topology.port_count)
+
+
+def test_a_block_that_reaches_into_the_ephemeral_range_is_refused_with_a_remedy() -> None:
+    topology = topology_of([0, 1], base_port=32_763)
+    with pytest.raises(
+        PortsTaken, match=r"2 nodes in 2 sites need ports 32763 to 32768.*begin at 32768.*lower"
+    ) as caught:
+        topology.check_ports(ephemeral_from=32_768)
+    assert "cluster.sites" in str(caught.value)
