@@ -57,7 +57,7 @@ def affected_pairs(fault: _HasEffects, action: Action, probe: Probe) -> list[Pai
 
 def sample(pairs: Sequence[Pair], probe: Probe, limit: int = SAMPLE) -> list[Pair]:
     """At most ``limit`` of the pairs, the same for the same seed."""
-    keyed = sorted(((probe.rng.random(), index) for index in range(len(pairs))))
+    keyed = sorted((probe.rng.random(), index) for index in range(len(pairs)))
     return [pairs[index] for _, index in sorted(keyed[:limit], key=lambda item: item[1])]
 
 
@@ -207,15 +207,12 @@ def cut_seen(fault: _HasEffects, action: Action, probe: Probe, is_cut: Callable[
     """Ping across the cut, against a one-way cut, and beside it."""
     affected = affected_pairs(fault, action, probe)
     cut = probe.undisturbed(sample(affected, probe))
-    open_ = probe.undisturbed(sample(list(untouched(affected, probe)), probe))
+    open_ = probe.undisturbed(sample(list(untouched(affected)), probe))
     timeout = min(PING_TIMEOUT, probe.remaining() / 2)
     pings = probe.ping(cut + open_, timeout=timeout)
-    verdicts: dict[Pair, bool | None] = {}
-    for ping in pings[: len(cut)]:
-        verdicts[ping.source, ping.destination] = is_cut(ping)
+    verdicts = {(ping.source, ping.destination): is_cut(ping) for ping in pings[: len(cut)]}
     through = [carried(ping) for ping in pings[len(cut) :]]
-    for pair, seen in zip(open_, through, strict=True):
-        verdicts[pair] = seen
+    verdicts |= dict(zip(open_, through, strict=True))
     return Observation(
         by_target(action, probe, verdicts),
         {
@@ -232,7 +229,7 @@ def carried(ping: Ping) -> bool | None:
     return None if ping.outcome == "unknown" else ping.arrived
 
 
-def untouched(affected: Sequence[Pair], probe: Probe) -> Iterator[Pair]:
+def untouched(affected: Sequence[Pair]) -> Iterator[Pair]:
     """Pairs among the same nodes that the fault leaves alone, the reverse of one-way cuts among them."""
     touched = dict.fromkeys(affected)
     names = dict.fromkeys(name for pair in affected for name in pair)

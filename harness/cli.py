@@ -105,11 +105,11 @@ def run(
     codes: list[int] = []
     with Interrupt().installed() as interrupt:
         jobs = [job for job in prepared for _ in range(repeat)]
-        for plan, text, file in jobs:
+        for plan, text in jobs:
             if (codes and codes[-1] and fail_fast) or interrupt.received:
                 break
             folder = _run_folder(plan, out, single=len(jobs) == 1)
-            codes.append(_run_one(plan, text, file, folder, found, interrupt, console, quiet=quiet))
+            codes.append(_run_one(plan, text, folder, found, interrupt, console, quiet=quiet))
     ctx.exit(worst(codes))
 
 
@@ -123,7 +123,7 @@ def plan(file: Path, seed: int | None, nodes: int | None, settings: Sequence[str
     """Show the schedule that an experiment's seed gives, and run nothing."""
     from harness.plan import describe, plan_bytes
 
-    made, _, _ = _prepared(file, _overrides(seed, nodes, None, settings))
+    made, _ = _prepared(file, _overrides(seed, nodes, None, settings))
     if as_json:
         sys.stdout.buffer.write(plan_bytes(made))
     else:
@@ -221,8 +221,8 @@ def _checked(files: Sequence[Path], overrides: Sequence[str]) -> Sequence[Path]:
     return files
 
 
-def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str, Path]:
-    """A file's plan, the text of its experiment, and the file."""
+def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
+    """A file's plan, and the text of its experiment."""
     from harness.plan import load_plan, make_plan, plan_text
 
     if file.suffix == ".json":
@@ -231,14 +231,14 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str, Path]:
                 f"{file}: a plan is played as it is; --seed, --nodes, --backend and --set need its experiment"
             )
         made = load_plan(file)
-        return made, plan_text(made), file
+        return made, plan_text(made)
     from harness import registry
     from harness.experiment import load_experiment
 
     experiment = load_experiment(file, overrides)
     registry.backend(experiment.top.cluster.backend)
     registry.target(experiment.top.cluster.target)
-    return make_plan(experiment), experiment.text, file
+    return make_plan(experiment), experiment.text
 
 
 def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:
@@ -253,7 +253,6 @@ def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:
 def _run_one(
     plan: Plan,
     text: str,
-    file: Path,
     folder: Path,
     toxiproxy: Path,
     interrupt: Interrupt,

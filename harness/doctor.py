@@ -78,7 +78,7 @@ def _python() -> Finding:
 
 
 def _platform() -> Finding:
-    if sys.platform == "linux":
+    if platform.system() == "Linux":
         return Finding("platform", "ok", f"Linux {platform.release()}, {os.cpu_count()} CPUs")
     return Finding(
         "platform",

@@ -46,7 +46,7 @@ class Events:
         self,
         event: str,
         *,
-        effective: bool | None | msgspec.UnsetType = msgspec.UNSET,
+        effective: bool | msgspec.UnsetType | None = msgspec.UNSET,
         **fields: Any,
     ) -> None:
         """Journal an event, then tell the others. ``fields`` are those of `records.Event`.

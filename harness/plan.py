@@ -62,7 +62,9 @@ def plan_bytes(plan: Plan) -> bytes:
 
 def plan_text(plan: Plan) -> str:
     """The experiment of a plan as YAML: what its `experiment.yaml` is when the plan is played again."""
-    return yaml.safe_dump(plan.experiment.get("source", plan.experiment), sort_keys=False, allow_unicode=True, width=120)
+    return yaml.safe_dump(
+        plan.experiment.get("source", plan.experiment), sort_keys=False, allow_unicode=True, width=120
+    )
 
 
 def load_plan(path: Path) -> Plan:

@@ -85,7 +85,7 @@ class Event(msgspec.Struct, omit_defaults=True, kw_only=True):
     targets: list[str] = []
     asked: dict[str, Any] = {}
     observed: dict[str, Any] = {}
-    effective: bool | None | msgspec.UnsetType = msgspec.UNSET
+    effective: bool | msgspec.UnsetType | None = msgspec.UNSET
     detail: dict[str, Any] = {}
 
 

@@ -39,7 +39,7 @@ class OpenUser(LoadUser):
             self.workload.send_arrivals()
         raise StopUser
 
-    def stop(self, force: bool = False) -> bool:  # noqa: ARG002  Locust's signature
+    def stop(self, force: bool = False) -> bool:
         """Stop at once: nothing is in flight in this greenlet."""
         stopped: bool = super().stop(force=True)
         return stopped

@@ -8,20 +8,24 @@ import json
 import logging
 import os
 import re
+import secrets
 import signal
 import sys
+import time
 from random import Random
+from typing import NoReturn
 
 from node import ids
 from node.client import Client
-from node.errors import ClientError, ConfigurationError, ListenError
+from node.environment import Clock
+from node.errors import ClientError, ConfigurationError, ListenError, StorageError
 from node.maintenance import Maintenance
 from node.parent import end_with_parent
 from node.peer import Peer
 from node.settings import Settings
-from node.storage import MemoryStorage
+from node.storage import MemoryStorage, Storage
 from node.transport import LoopClock, TcpTransport
-from node.wire import Contact
+from node.wire import Contact, Sender
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
@@ -36,18 +40,18 @@ When it serves, `serve` prints one line of JSON: {"event": "serving", "id": …,
 SIGTERM and SIGINT make it leave. Exit codes: 0 it left, or the answer was yes; 1 the address is taken, or the answer
 was no; 2 wrong usage.
 
-The dialing rule: with --egress HOST:OFFSET the node dials every other node at HOST and that node's port + OFFSET instead
-of its own address. That is how a harness puts a proxy on each of its links."""
+The dialing rule: with --egress HOST:OFFSET the node dials every other node at HOST and that node's port + OFFSET
+instead of its own address. That is how a harness puts a proxy on each of its links."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parser().parse_args(argv)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.run(arguments))
     except ConfigurationError as error:
         return _complain(error, 2)
-    except (ListenError, ClientError) as error:
+    except (ListenError, StorageError, ClientError) as error:
         return _complain(error, 1)
     except BrokenPipeError:
         return 1  # whoever read our output has gone
@@ -58,8 +62,15 @@ def _complain(error: Exception, code: int) -> int:
     return code
 
 
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, by an exception, instead of a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigurationError(f"{message} (see `{self.prog} --help`)")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m node",
         description="A minimal Kademlia node.",
         epilog=EPILOG,
@@ -70,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, run, takes, what in (
         ("put", _put, ("key", "value"), "store a value under the SHA-1 of a key"),
         ("get", _get, ("key",), "print the value under the SHA-1 of a key"),
+        ("ping", _ping, (), "see whether a node answers, and how fast"),
         ("inspect", _inspect, (), "print a node's table size, records and counters as JSON"),
     ):
         command = commands.add_parser(name, help=what)
@@ -124,8 +136,17 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="life of a record, default: 24h",
     )
+    add(
+        "--rpc-timeout",
+        type=_duration,
+        default=defaults.rpc_timeout,
+        metavar="TIME",
+        help="until a contact's round-trip time is known, default: 500ms",
+    )
+    add("--data-dir", metavar="DIR", help="keep the records there, in SQLite (default: in memory only)")
     add("--seed", type=int, help="of this node's random choices (default: from the system)")
     add("--exit-with-parent", action="store_true", help="end when the parent process or standard input ends")
+    add("--parent-pid", type=_positive, metavar="PID", help="the parent, to notice one that has ended already")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="default: %(default)s")
     serve.set_defaults(run=_serve)
 
@@ -178,7 +199,7 @@ def _identifier(text: str) -> bytes:
 
 def _serve(arguments: argparse.Namespace) -> int:
     if arguments.exit_with_parent:
-        end_with_parent()
+        end_with_parent(arguments.parent_pid)
     logging.basicConfig(
         level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
@@ -195,15 +216,12 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     rng = Random(arguments.seed)
     contact = Contact(arguments.id or ids.random_id(rng), arguments.host, arguments.port)
-    transport = TcpTransport(contact, arguments.cluster, arguments.egress)
-    peer = Peer(
-        contact,
-        Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__}),
-        clock=LoopClock(loop),
-        rng=rng,
-        transport=transport,
-        storage=MemoryStorage(),
-    )
+    # drawn from the system, whatever the seed: a node that starts again with the same seed is in another life
+    transport = TcpTransport(Sender(contact, 1 + secrets.randbits(62)), arguments.cluster, arguments.egress)
+    settings = Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__})
+    clock = LoopClock(loop)
+    storage = _storage(arguments.data_dir, clock, settings)
+    peer = Peer(contact, settings, clock=clock, rng=rng, transport=transport, storage=storage)
     peer.memory = resident_bytes
     transport.handler = peer.handle
     leave = asyncio.Event()
@@ -224,6 +242,17 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
     await leave.wait()
     logging.info("leaving with %d records", len(peer.storage))
     await transport.close()
+    storage.close()
+
+
+def _storage(folder: str | None, clock: Clock, settings: Settings) -> Storage:
+    if folder is None:
+        return MemoryStorage()
+    from pathlib import Path
+
+    from node.durable import DurableStorage  # most nodes need no SQLite, and start faster without
+
+    return DurableStorage(Path(folder), wall=clock.wall(), now=clock.monotonic(), republish_pause=settings.republish)
 
 
 def _say(line: dict[str, object]) -> None:
@@ -246,6 +275,16 @@ def resident_bytes() -> int:
 def _client(arguments: argparse.Namespace) -> Client:
     host, port = arguments.at
     return Client(host, port, arguments.cluster)
+
+
+def _ping(arguments: argparse.Namespace) -> int:
+    client = _client(arguments)
+    client.ping(timeout=ASK_TIMEOUT)  # the first one connects as well
+    before = time.monotonic()
+    client.ping(timeout=ASK_TIMEOUT)
+    client.close()
+    _say({"round_trip_ms": round(1000 * (time.monotonic() - before), 3)})
+    return 0
 
 
 def _put(arguments: argparse.Namespace) -> int:

@@ -1,11 +1,13 @@
 """A blocking client for one node: many requests in flight on one connection, from any number of threads.
 
-Plain sockets and threads only. That makes it cooperative under gevent's monkey-patching, so that load generators use the
-same client as tests and people do. There is one reader per connection; it pairs answers with their requests by ``rid``.
+Plain sockets and threads only. That makes it cooperative under gevent's monkey-patching, so that load generators use
+the same client as tests and people do. There is one reader per connection; it pairs answers with their requests by
+``rid``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
 import threading
@@ -22,8 +24,10 @@ from node.wire import (
     GetResult,
     Inspect,
     Inspection,
+    Ping,
     PingReport,
     PingVia,
+    Pong,
     Put,
     PutResult,
     Refusal,
@@ -73,7 +77,9 @@ class _Connection:
                 self._socket.sendall(frame)
             if not pending.done.wait(timeout):
                 raise ClientTimeout(f"no answer within {timeout:g} s")
-        except OSError as error:
+        except OSError as error:  # half a frame may have left: nothing more can be said on this connection
+            self._fail(ClientDisconnected(f"the connection was lost: {error.strerror or error}"))
+            self._hang_up()
             raise ClientDisconnected(f"the connection was lost: {error.strerror or error}") from error
         finally:
             self._waiting.pop(rid, None)
@@ -84,12 +90,13 @@ class _Connection:
 
     def close(self) -> None:
         """Break the connection and wait for its reader."""
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # not connected any more: the reader has noticed or is about to
+        self._hang_up()
         if self._reader is not threading.current_thread():
             self._reader.join()
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):  # not connected any more: the reader has noticed or is about to
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _read(self) -> None:
         reader, failure = FrameReader(), ClientDisconnected("the gateway closed the connection")
@@ -152,6 +159,10 @@ class Client:
     def inspect(self, *, table: bool = False, records: bool = False, timeout: float) -> Inspection:
         """Counters and sizes; the routing table and the list of records if asked for."""
         return self._ask(Inspect(table, records), Inspection, timeout)
+
+    def ping(self, *, timeout: float) -> Pong:
+        """See whether the node answers."""
+        return self._ask(Ping(), Pong, timeout)
 
     def ping_via(self, contact: Contact, nonce: bytes, *, timeout: float, padding: int = 0) -> PingReport:
         """Have this node ping ``contact``, waiting at most ``timeout`` seconds for the answer."""

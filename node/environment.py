@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from node.errors import RpcError
-from node.wire import Answer, Contact, Request
+from node.wire import Answer, Contact, Request, Sender
 
 
 class Timer(Protocol):
@@ -32,7 +32,7 @@ class Clock(Protocol):
 
 
 # An answer or what went wrong, the monotonic time at which the request was sent, and who says that it answered.
-Done = Callable[[Answer | RpcError, float, Contact | None], None]
+Done = Callable[[Answer | RpcError, float, Sender | None], None]
 
 
 class Transport(Protocol):

@@ -3,6 +3,7 @@
 NodeError
 ├── ConfigurationError     the command line is wrong; nothing was started (exit code 2)
 ├── ListenError            the address cannot be listened on (exit code 1)
+├── StorageError           the folder for records cannot be used (exit code 1)
 ├── WireError              bytes that are no frame of ours: that connection is closed, nothing else is hurt
 ├── RpcError               an RPC to a contact did not get its answer
 │   ├── RpcTimeout             no answer before the deadline
@@ -28,6 +29,10 @@ class ConfigurationError(NodeError):
 
 class ListenError(NodeError):
     """The node's address cannot be listened on."""
+
+
+class StorageError(NodeError):
+    """The folder in which records are to be kept cannot be used."""
 
 
 class WireError(NodeError):

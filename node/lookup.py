@@ -2,10 +2,10 @@
 
     while not lookup.done:  send to each of lookup.queries(), then tell it answered(…) or failed(…)
 
-It streams: as soon as an answer comes, the next query goes out; no round waits for its slowest. While the ``beta`` closest
-candidates have not all answered, at most ``alpha`` queries are in flight. Then comes the final burst: all that are left of
-the k closest are asked at once (kademlia.md: 2.8 round trips instead of 7 for N = 100). The lookup is done when the k
-closest candidates that did not fail have all answered.
+It streams: as soon as an answer comes, the next query goes out; no round waits for its slowest. While the ``beta``
+closest candidates have not all answered, at most ``alpha`` queries are in flight. Then comes the final burst: all that
+are left of the k closest are asked at once (simulated on full tables of 100 nodes: 2.8 round trips instead of 7). The
+lookup is done when the k closest candidates that did not fail have all answered.
 
 A failure is not final: an answer that comes late, while the lookup still goes on, counts.
 Sources: Maymounkov and Mazières 2002, section 2.3; libp2p's kad-dht specification (beta, "resiliency").

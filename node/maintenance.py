@@ -1,39 +1,57 @@
 """What a node does by itself: joining, keeping its table fresh, republishing, handing records to newcomers.
 
-- Join: look up our own identifier through the bootstrap nodes, again and again with growing pauses, so that nodes that all
-  start at once find each other without waiting for the hourly refresh. The first such lookup says that we are *joining*.
-- Suspects and unverified contacts are pinged when they are due, a few at a time.
+- Join: look up our own identifier through the bootstrap nodes, again and again with growing pauses, so that nodes that
+  all start at once find each other without waiting for the hourly refresh. The same again when contacts get lost.
+- Suspects and unverified contacts are pinged when they are due, a few at a time; so are those of which nothing was
+  heard for CHECK_AFTER, so that what is handed out as alive was so lately.
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
   (paper, section 2.5). Expiry stays what it was.
-- Hand-off: a contact that is new, that joins (again, with an empty store), or that answers again after an outage gets the
-  records for which it is now among the k closest. Of all who could send, only the two closest to the key do so (the paper's
-  rule names one; the second is there for when that one has just died).
+- Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
+  records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
+  second is there for when the first has just died). Who may lack a record too, because it was not steady when that
+  came, does not count as a holder: after a partition, no half relies on the other.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 from node.errors import RpcError
-from node.ids import BITS, BYTES, as_int, distance
-from node.peer import Peer, Search
-from node.routing import Bucket, Heard
+from node.ids import BITS, BYTES, as_int
+from node.peer import UNKNOWN, OnResult, Peer, Search
+from node.routing import Bucket, Entry, Heard
+from node.storage import Kept
 from node.wire import Answer, Contact, Ping, Record, Store
 
 TICK = 0.25  # s between two looks at what is due
 PINGS_PER_TICK = 3
+CHECK_AFTER = 60.0  # s of silence; BEP 5 says 15 minutes, but the sessions that it was made for are longer
 JOIN_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # s after each lookup of our own identifier
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
 LONELY = 10.0  # s between two looks at the bootstrap nodes while nobody in the table answers
+LOOK_AGAIN = 2.0  # s at least between two looks around because contacts were lost
 SENDERS = 2  # holders that hand a record to a newcomer
+SETTLED = 5.0  # s after which a contact has got what it lacked
 WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
-REPUBLISH_PER_TICK = 20  # records of one node
+REPUBLISH_EVERY = 1.0  # s between two looks at the records
+REPUBLISH_AT_ONCE = 80  # records of one node
 FAR_BUCKETS = 16  # refreshed at once after a join
+
+
+class Letter(NamedTuple):
+    """A record on its way to a contact that should hold it, as should all that came here since ``since``."""
+
+    contact: Contact
+    record: Record
+    since: float
 
 
 class Maintenance:
@@ -41,17 +59,20 @@ class Maintenance:
 
     def __init__(self, peer: Peer, bootstrap: Sequence[tuple[str, int]]) -> None:
         self._peer = peer
-        self._bootstrap = [Contact(bytes(BYTES), host, port) for host, port in bootstrap]
-        self._outbox: deque[tuple[Contact, Record]] = deque()
+        self._bootstrap = [Contact(UNKNOWN, host, port) for host, port in bootstrap]
+        self._outbox: deque[Letter] = deque()
+        self._owed: dict[bytes, float] = {}  # by contact: what came since then could not be handed over
         self._sending = 0
-        self._bootstrap_asked = 0.0
+        self._bootstrap_asked = self._looked_around = 0.0
+        self._alive = 0
         peer.on_contact = self._on_contact
-        peer.on_join = self._on_join
+        peer.expects_others = bool(bootstrap)
 
     def start(self) -> None:
         """Join, and look after everything from now on."""
         self._tick()
         self._expire()
+        self._republish()
         if self._bootstrap:
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
 
@@ -85,93 +106,109 @@ class Maintenance:
             if step == 0:
                 self._refresh_far_buckets()
 
-        self._peer.search(self._peer.contact.id, ended, joining=step == 0)
+        self._looked_around = self._peer.clock.monotonic()
+        self._peer.search(self._peer.contact.id, ended)
 
     def _refresh_far_buckets(self) -> None:
-        """After the first look-around, fill the buckets farther away than the nearest neighbour (paper, section 2.3)."""
+        """After the first look around, fill the buckets farther away than the nearest neighbour (section 2.3)."""
         for bucket in self._peer.table.stale_buckets(self._peer.clock.monotonic(), 0.0)[:FAR_BUCKETS]:
             self._refresh(bucket)
 
     # --- what is due -----------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        now = self._peer.clock.monotonic()
-        for contact in self._peer.table.due(now, PINGS_PER_TICK):
-            entry = self._peer.table.entry(contact.id)
-            if entry is not None:
-                entry.retry_at = now + entry.timeout + TICK  # not twice while the first is under way
-            self._peer.ping(contact)
-        for bucket in self._peer.table.stale_buckets(now, self._peer.settings.refresh)[:1]:
-            self._refresh(bucket)
-        self._republish(now)
-        self._mend_loneliness(now)
         self._peer.clock.call_later(TICK, self._tick)
+        now = self._peer.clock.monotonic()
+        table = self._peer.table
+        for entry in [*table.due(now, PINGS_PER_TICK), *table.unheard(now, CHECK_AFTER, 1)]:
+            # not twice while the first is under way
+            entry.retry_at = now + entry.timeout(self._peer.settings.rpc_timeout) + TICK
+            self._peer.ping(entry.contact)
+        for bucket in table.stale_buckets(now, self._peer.settings.refresh)[:1]:
+            self._refresh(bucket)
+        self._mend_losses(now)
 
     def _refresh(self, bucket: Bucket) -> None:
         number = bucket.low + self._peer.rng.getrandbits(BITS) % (bucket.high - bucket.low)
-        self._peer.search(number.to_bytes(BYTES, "big"), lambda search: None)
+        self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: None)
 
-    def _mend_loneliness(self, now: float) -> None:
-        """If nobody in the table answers, the bootstrap nodes may."""
-        table = self._peer.table
-        if self._bootstrap and now - self._bootstrap_asked >= LONELY and not table.closest(self._peer.contact.id, 1):
+    def _mend_losses(self, now: float) -> None:
+        """Look around if contacts were lost; if nobody in the table answers, the bootstrap nodes may."""
+        before, self._alive = self._alive, self._peer.table.alive()
+        if self._alive:
+            if self._alive < before and now - self._looked_around >= LOOK_AGAIN:
+                self._look_around(len(JOIN_PAUSES))
+        elif self._bootstrap and now - self._bootstrap_asked >= LONELY:
             self._ask_bootstrap(BOOTSTRAP_PAUSE_MOST)
 
     def _expire(self) -> None:
-        self._peer.storage.expire(wall=self._peer.clock.wall())
         self._peer.clock.call_later(EXPIRE_EVERY, self._expire)
+        self._peer.storage.expire(wall=self._peer.clock.wall())
 
     # --- republish -------------------------------------------------------------------------------
 
-    def _republish(self, now: float) -> None:
-        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now][:REPUBLISH_PER_TICK]
+    def _republish(self) -> None:
+        self._peer.clock.call_later(REPUBLISH_EVERY, self._republish)
+        now = self._peer.clock.monotonic()
+        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now][:REPUBLISH_AT_ONCE]
         for kept in due:
-            kept.republish_at = now + self._peer.settings.republish * (1 + self._peer.rng.random() / 4)
-            self._peer.search(kept.record.key, lambda search, record=kept.record: self._send_to_holders(record, search))
+            kept.republish_at = now + self._peer.republish_pause()
+            self._peer.search(kept.record.key, partial(self._send_to_holders, kept.record))
 
     def _send_to_holders(self, record: Record, search: Search) -> None:
         others, _ = self._peer.holders(record.key, search.lookup.closest())
-        self._post((contact, record) for contact in others)
+        self._outbox.extend(Letter(contact, record, math.inf) for contact in others)
+        self._send_next()
 
     # --- hand-off --------------------------------------------------------------------------------
 
-    def _on_join(self, contact: Contact) -> None:
-        self._hand_over(contact, since=0.0)
-
     def _on_contact(self, contact: Contact, heard: Heard) -> None:
-        self._hand_over(contact, since=heard.restored_since or 0.0)
-
-    def _hand_over(self, contact: Contact, since: float) -> None:
-        """Send ``contact`` the records that came here after ``since`` and that it should hold too."""
-        records = (kept.record for kept in self._peer.storage.kept() if kept.stored_at >= since)
-        self._post((contact, record) for record in records if self._is_mine_to_send(record.key, contact))
-
-    def _is_mine_to_send(self, key: bytes, newcomer: Contact) -> bool:
-        near = self._peer.table.closest(key, self._peer.settings.k, but=newcomer.id)
-        own = distance(self._peer.contact.id, key)
-        closer = [as_int(other.id) ^ as_int(key) for other in near]
-        if sum(other < own for other in closer) >= SENDERS:
-            return False
-        return len(closer) < self._peer.settings.k or distance(newcomer.id, key) < closer[-1]
-
-    def _post(self, letters: Iterable[tuple[Contact, Record]]) -> None:
-        self._outbox.extend(letters)
+        """Send a contact the records that it should hold and may lack."""
+        since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
+        since = min(since, self._owed.pop(contact.id, math.inf))
+        newcomer = as_int(contact.id)
+        others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
+        for kept in self._peer.storage.kept():
+            if kept.stored_at >= since and self._is_mine_to_send(kept, newcomer, others):
+                self._outbox.append(Letter(contact, kept.record, since))
         self._send_next()
+
+    def _is_mine_to_send(self, kept: Kept, newcomer: int, others: Sequence[Entry]) -> bool:
+        """Whether the newcomer should hold this record, and fewer than SENDERS others that hold it are closer than we.
+
+        This runs for every record and newcomer; most are somebody else's to send, which shows after a few steps.
+        """
+        key = as_int(kept.record.key)
+        here = as_int(self._peer.contact.id) ^ key
+        if self._has_closer_holders(key, here, kept.stored_at, others):
+            return False
+        there = newcomer ^ key
+        closer_than_newcomer = sum(1 for entry in others if entry.number ^ key < there) + (here < there)
+        return closer_than_newcomer < self._peer.settings.k
+
+    def _has_closer_holders(self, key: int, here: int, stored_at: float, others: Sequence[Entry]) -> bool:
+        """Whether SENDERS contacts are closer to the key than we and surely hold it."""
+        steady_from = max(stored_at, self._peer.clock.monotonic() - SETTLED)
+        closer = (1 for entry in others if entry.number ^ key < here and entry.steady_since <= steady_from)
+        return sum(itertools.islice(closer, SENDERS)) == SENDERS
 
     def _send_next(self) -> None:
         while self._outbox and self._sending < WINDOW:
-            contact, record = self._outbox.popleft()
+            letter = self._outbox.popleft()
             self._sending += 1
-            self._peer.call(contact, Store(record), self._landed())
+            self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
 
-    def _landed(self) -> Callable[[Contact, Answer | RpcError], None]:
+    def _landed(self, letter: Letter) -> OnResult:
         landed = False
 
-        def done(_: Contact, __: Answer | RpcError) -> None:
+        def done(contact: Contact, result: Answer | RpcError) -> None:
             nonlocal landed
-            if not landed:
-                landed = True
-                self._sending -= 1
-                self._send_next()
+            if landed:
+                return  # late
+            landed = True
+            if isinstance(result, RpcError) and self._peer.table.entry(contact.id) is not None:
+                self._owed[contact.id] = min(letter.since, self._owed.get(contact.id, math.inf))
+            self._sending -= 1
+            self._send_next()
 
         return done

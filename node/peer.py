@@ -11,13 +11,14 @@ from collections.abc import Callable
 from random import Random
 
 from node.environment import Clock, Transport
-from node.errors import RpcError, RpcTimeout
-from node.ids import distance
+from node.errors import RpcError, RpcRefused, RpcTimeout
+from node.ids import BYTES, distance
 from node.lookup import Lookup
-from node.routing import TIMEOUT_UNKNOWN, Heard, RoutingTable
+from node.routing import Heard, RoutingTable
 from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
+    NONCE_LIMIT,
     Answer,
     Contact,
     FindNode,
@@ -36,30 +37,30 @@ from node.wire import (
     Record,
     Refusal,
     Request,
+    Sender,
     Store,
     Stored,
 )
 
 NONCES = 256  # of the last pings that are remembered for observers
 PADDING_LIMIT = 2**20  # bytes
-LOOKUP_LIMIT = 4.0  # s; a lookup that takes longer answers with what it has
+# s; whatever takes longer goes on with what it has. Together well below the 5 s that clients usually wait.
+LOOKUP_LIMIT = 2.5
+STORE_LIMIT = 1.5
 
 Reply = Callable[[Answer], None]
 OnContact = Callable[[Contact, Heard], None]
+OnResult = Callable[[Contact, Answer | RpcError], None]
+UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only the address is known
 
 
 class Search:
-    """One lookup under way: sends what `Lookup` asks for, and ends when it is done, has the value, or takes too long."""
+    """One lookup under way: sends what `Lookup` asks for. It ends when that is done, has the value, or takes too long.
 
-    def __init__(
-        self,
-        peer: Peer,
-        target: bytes,
-        ended: Callable[[Search], None],
-        *,
-        value: bool,
-        joining: bool = False,
-    ) -> None:
+    ``complete`` says whether the k closest were really asked.
+    """
+
+    def __init__(self, peer: Peer, target: bytes, ended: Callable[[Search], None], *, value: bool) -> None:
         self.peer = peer
         self.lookup = Lookup(
             target,
@@ -70,8 +71,9 @@ class Search:
             beta=peer.settings.beta,
         )
         self.rpcs = self.timeouts = self.hops = 0
+        self.complete = False
         self.record: Record | None = None
-        self._message: Request = FindValue(target) if value else FindNode(target, joining)
+        self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
         self._timer = peer.clock.call_later(LOOKUP_LIMIT, self._end)
         peer.table.touch(target, peer.clock.monotonic())
@@ -84,13 +86,14 @@ class Search:
             self.rpcs += 1
             self.peer.call(contact, self._message, self._on_result)
         if self.lookup.done:
+            self.complete = bool(self.lookup.closest()) or not self.peer.expects_others
             self._end()
 
     def _on_result(self, contact: Contact, result: Answer | RpcError) -> None:
         if self._ended is None:
             return
         if isinstance(result, Found):
-            self.lookup.answered(contact, result.contacts)
+            self.lookup.answered(contact, [c for c in result.contacts if not self.peer.table.is_suspect(c.id)])
             if result.record is not None:
                 self.record, self.hops = result.record, self.lookup.hops_to(contact)
                 self._end()
@@ -111,8 +114,52 @@ class Search:
         ended(self)
 
 
+class Spread:
+    """One record on its way to its holders. It ends when all have answered or failed, or after STORE_LIMIT.
+
+    A holder that answers late counts, as long as others are still waited for.
+    """
+
+    def __init__(self, peer: Peer, record: Record, search: Search, reply: Reply) -> None:
+        self._peer, self._search = peer, search
+        self._reply: Reply | None = reply
+        self._holders, holds = peer.holders(record.key, search.lookup.closest())
+        self._kept_here = holds and not peer.keep(record)
+        self._waiting = {contact.id for contact in self._holders}
+        self._acked: set[bytes] = set()
+        self._timeouts = search.timeouts
+        self._message = Store(record)
+        self._timer = peer.clock.call_later(STORE_LIMIT, self._end)
+
+    def start(self) -> None:
+        """Send it."""
+        for contact in self._holders:
+            self._peer.call(contact, self._message, self._on_result)
+        if not self._waiting:
+            self._end()
+
+    def _on_result(self, contact: Contact, result: Answer | RpcError) -> None:
+        if isinstance(result, Stored) and result.kept:
+            self._acked.add(contact.id)
+        if contact.id in self._waiting:  # else it is late
+            self._waiting.discard(contact.id)
+            self._timeouts += isinstance(result, RpcTimeout)
+        if not self._waiting:
+            self._end()
+
+    def _end(self) -> None:
+        reply, self._reply = self._reply, None
+        if reply is None:
+            return
+        self._timer.cancel()
+        acks = len(self._acked) + self._kept_here
+        rpcs = self._search.rpcs + len(self._holders)
+        error = "" if acks else "no node keeps it"
+        reply(PutResult(acks, self._kept_here, self._search.hops, rpcs, self._timeouts, error))
+
+
 class Peer:
-    """One Kademlia node. ``on_contact`` is told of contacts that are new, or that answer again."""
+    """One Kademlia node. ``on_contact`` is told of contacts that are new, were restarted, or answer again."""
 
     def __init__(
         self,
@@ -131,20 +178,20 @@ class Peer:
         self.transport = transport
         self.storage = storage
         self.table = RoutingTable(contact.id, settings.k)
-        self.on_contact: OnContact = lambda contact, heard: None
+        self.on_contact: OnContact = lambda _contact, _heard: None
+        self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
-        self.on_join: Callable[[Contact], None] = lambda contact: None
-        self._nonces: deque[bytes] = deque(maxlen=NONCES)
+        self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
         self._counters: dict[str, int] = dict.fromkeys(("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts"), 0)
 
     # --- requests that arrive --------------------------------------------------------------------
 
-    def handle(self, sender: Contact | None, message: Request, reply: Reply) -> None:
+    def handle(self, sender: Sender | None, message: Request, reply: Reply) -> None:
         """Serve one request; ``reply`` is called once, now or later."""
         observer = isinstance(message, Inspect | PingVia) or (isinstance(message, Ping) and message.observer)
         self._count("observer_rpcs" if observer else "rpcs_in", message)
         if sender is not None and not observer:
-            self.table.heard(sender, self.clock.monotonic(), verified=False)
+            self._note_sender(sender)
         match message:
             case Ping():
                 reply(self._on_ping(message))
@@ -163,17 +210,20 @@ class Peer:
             case PingVia():
                 self._on_ping_via(message, reply)
 
-    def _on_ping(self, message: Ping) -> Pong:
-        if message.nonce:
-            self._nonces.append(message.nonce)
-        return Pong(message.nonce, int(self.clock.monotonic() * 1e9), message.padding)
+    def _note_sender(self, sender: Sender) -> None:
+        if self.table.requested(sender.contact, self.clock.monotonic(), incarnation=sender.incarnation):
+            self.ping(sender.contact)
 
-    def _on_find_node(self, sender: Contact | None, message: FindNode) -> Found:
-        if message.joining and sender is not None:
-            self.on_join(sender)
+    def _on_ping(self, message: Ping) -> Pong:
+        received = int(self.clock.monotonic() * 1e9)
+        if message.nonce:
+            self._nonces.append((message.nonce[:NONCE_LIMIT], received))
+        return Pong(message.nonce, received, message.padding)
+
+    def _on_find_node(self, sender: Sender | None, message: FindNode) -> Found:
         return Found(self._known_near(message.target, sender))
 
-    def _on_find_value(self, sender: Contact | None, message: FindValue) -> Found:
+    def _on_find_value(self, sender: Sender | None, message: FindValue) -> Found:
         record = self.storage.get(message.key, wall=self.clock.wall())
         return Found(() if record else self._known_near(message.key, sender), record)
 
@@ -181,8 +231,8 @@ class Peer:
         why = self.keep(record)
         return Stored(not why, why)
 
-    def _known_near(self, target: bytes, sender: Contact | None) -> tuple[Contact, ...]:
-        but = sender.id if sender is not None else b""
+    def _known_near(self, target: bytes, sender: Sender | None) -> tuple[Contact, ...]:
+        but = sender.contact.id if sender is not None else b""
         return tuple(self.table.closest(target, self.settings.k, but=but))
 
     def _on_inspect(self, message: Inspect) -> Inspection:
@@ -194,7 +244,8 @@ class Peer:
             records=held(self.storage) if message.records else (),
             records_count=len(self.storage),
             counters={**self._counters, **self.transport.counters()},
-            nonces=tuple(self._nonces),
+            nonces=tuple(nonce for nonce, _ in self._nonces),
+            nonce_times=tuple(received for _, received in self._nonces),
             memory=self.memory(),
         )
 
@@ -204,7 +255,7 @@ class Peer:
             return
         replied = False
 
-        def done(result: Answer | RpcError, sent_at: float, _: Contact | None) -> None:
+        def done(result: Answer | RpcError, sent_at: float, _: Sender | None) -> None:
             nonlocal replied
             if replied:
                 return  # late, and told as a timeout already
@@ -220,38 +271,45 @@ class Peer:
 
     # --- requests that go out --------------------------------------------------------------------
 
-    def call(self, contact: Contact, message: Request, done: Callable[[Contact, Answer | RpcError], None]) -> None:
+    def call(self, contact: Contact, message: Request, done: OnResult) -> None:
         """Send an RPC, and learn from how it goes. ``done`` may be called twice: a timeout, then the late answer."""
-        entry = self.table.entry(contact.id)
-        timeout = TIMEOUT_UNKNOWN if entry is None else entry.timeout
 
-        def finished(result: Answer | RpcError, sent_at: float, sender: Contact | None) -> None:
-            now = self.clock.monotonic()
-            if isinstance(result, RpcError):
-                self._counters["timeouts"] += isinstance(result, RpcTimeout)
-                self.table.failed(contact.id, now)
-            else:
-                # whoever answers at this address is who lives there now: the identity is theirs to tell
-                self._learn(sender or contact, now, now - sent_at)
-            done(contact, result)
+        def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
+            done(contact, self._learn(contact, message, result, sent_at, sender))
 
         self._count("rpcs_out", message)
-        self.transport.send(contact, message, timeout, finished)
+        self.transport.send(contact, message, self.timeout_of(contact), finished)
 
-    def _learn(self, contact: Contact, now: float, rtt: float) -> None:
-        heard = self.table.heard(contact, now, verified=True, rtt=rtt)
-        if heard.new or heard.restored_since is not None:
-            self.on_contact(contact, heard)
+    def timeout_of(self, contact: Contact) -> float:
+        """How long to wait for an answer of ``contact``, in seconds."""
+        entry = self.table.entry(contact.id)
+        return self.settings.rpc_timeout if entry is None else entry.timeout(self.settings.rpc_timeout)
+
+    def _learn(
+        self, asked: Contact, message: Request, result: Answer | RpcError, sent_at: float, sender: Sender | None
+    ) -> Answer | RpcError:
+        """Note how an RPC went. Whoever answers at an address is who lives there: an answer of another is a failure."""
+        now = self.clock.monotonic()
+        if isinstance(result, RpcTimeout):
+            self._count("timeouts", message)
+        if not isinstance(result, RpcError) and sender is not None:
+            contact = sender.contact
+            heard = self.table.answered(contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
+            if heard:
+                self.on_contact(contact, heard)
+            if asked.id in (contact.id, UNKNOWN):
+                return result
+            result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
+        self.table.failed(asked.id, now)
+        return result if isinstance(result, RpcError) else RpcError("an answer without a sender")
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
-        self.call(contact, Ping(), lambda contact, result: None)
+        self.call(contact, Ping(), lambda _contact, _result: None)
 
-    def search(
-        self, target: bytes, ended: Callable[[Search], None], *, value: bool = False, joining: bool = False
-    ) -> None:
+    def search(self, target: bytes, ended: Callable[[Search], None], *, value: bool = False) -> None:
         """Look for the k closest nodes to ``target``, or for its value."""
-        Search(self, target, ended, value=value, joining=joining).advance()
+        Search(self, target, ended, value=value).advance()
 
     # --- the client's operations -----------------------------------------------------------------
 
@@ -259,13 +317,14 @@ class Peer:
         """Look a value up: in the own store, else in the network."""
         own = self.storage.get(key, wall=self.clock.wall())
         if own is not None:
-            reply(GetResult(True, own.value, own.version, 0, 0, 0))
+            reply(GetResult(found=True, value=own.value, version=own.version, hops=0, rpcs=0, timeouts=0))
             return
 
         def ended(search: Search) -> None:
             found = search.record
             value, version = (found.value, found.version) if found else (b"", -1)
-            reply(GetResult(found is not None, value, version, search.hops, search.rpcs, search.timeouts))
+            error = "" if found or search.complete else "the search was cut short"
+            reply(GetResult(found is not None, value, version, search.hops, search.rpcs, search.timeouts, error))
 
         self.search(key, ended, value=True)
 
@@ -273,34 +332,7 @@ class Peer:
         """Store a value at the k closest nodes, this one among them if it is."""
         ttl = message.ttl or self.settings.expire
         record = Record(message.key, message.value, message.version, self.contact.id, self.clock.wall() + ttl)
-        self.search(message.key, lambda search: self._spread(record, search, reply))
-
-    def _spread(self, record: Record, search: Search, reply: Reply) -> None:
-        holders, holds = self.holders(record.key, search.lookup.closest())
-        kept_here = holds and not self.keep(record)
-        acks, waiting, timeouts, replied = int(kept_here), len(holders), search.timeouts, False
-
-        def finish() -> None:
-            nonlocal replied
-            if not waiting and not replied:
-                replied = True
-                rpcs = search.rpcs + len(holders)
-                reply(PutResult(acks, kept_here, search.hops, rpcs, timeouts))
-
-        def stored(contact: Contact, result: Answer | RpcError) -> None:
-            nonlocal acks, waiting, timeouts
-            if contact.id in answered:
-                return  # its timeout was counted; a late answer changes nothing any more
-            answered.add(contact.id)
-            waiting -= 1
-            acks += isinstance(result, Stored) and result.kept
-            timeouts += isinstance(result, RpcTimeout)
-            finish()
-
-        answered: set[bytes] = set()
-        for contact in holders:
-            self.call(contact, Store(record), stored)
-        finish()
+        self.search(message.key, lambda search: Spread(self, record, search, reply).start())
 
     def holders(self, key: bytes, closest: list[Contact]) -> tuple[list[Contact], bool]:
         """Of ``closest`` and this node the k closest to ``key``: the others, and whether this node is among them."""
@@ -314,8 +346,11 @@ class Peer:
     def keep(self, record: Record) -> str:
         """Keep a record here; an empty string, or why not. It is republished later unless others do it before."""
         now = self.clock.monotonic()
-        after = self.settings.republish * (1 + self.rng.random() / 4)
-        return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=now + after)
+        return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=now + self.republish_pause())
+
+    def republish_pause(self) -> float:
+        """Seconds until a record's turn; drawn, so that its holders do not all take theirs at once."""
+        return self.settings.republish * (1 + self.rng.random() / 4)
 
     def _count(self, direction: str, message: Request) -> None:
         self._counters[direction] += 1

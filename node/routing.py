@@ -1,35 +1,42 @@
 """The routing table: k-buckets with replacement caches. Pure: the time is an argument, nothing is sent from here.
 
 Rules:
-- Buckets split as in the paper (Maymounkov and Mazières 2002, sections 2.2 and 2.4): a full bucket splits if it covers our
-  own identifier, or if the newcomer is among the k closest contacts that we know. So a node always knows its true k closest.
-- One timeout evicts nobody. A contact that failed is *suspect*: it is not handed out to others and not asked in lookups, and is
-  pinged again with back-off. Only after EVICTION_FAILURES failures in a row does a live contact from the replacement cache
-  take its place (BEP 5: "bad" nodes are replaced, not removed). Without a replacement it stays, however dead it looks: a
-  table that a total outage made suspect heals by itself when the outage ends.
-- A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only heard
-  from fill free places, and never push out a verified one.
+- Buckets split as in the paper (Maymounkov and Mazières 2002, sections 2.2 and 2.4): a full bucket splits if it covers
+  our own identifier, or if the newcomer is among the k closest contacts that we know. So a node always knows its true
+  k closest.
+- One timeout evicts nobody. A contact that failed is *suspect*: it is not handed out to others and not asked in lookups
+  while anybody else can be, and is pinged again with back-off. Only after EVICTION_FAILURES failures in a row does a
+  live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed). Without a
+  replacement it stays, however dead it looks: a table that a total outage made suspect heals by itself when it ends.
+- A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only
+  heard from fill free places, and never push out a verified one.
 - An address belongs to one identity: a verified contact at an address replaces whoever we knew there.
+- A contact that answers in another incarnation was restarted. It has been *steady* since then, as others have since
+  they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
 - Iteration follows insertion, never the order of a set or a hash: the same events give the same table.
 
-Rejected: one flat list ordered by distance (simple up to some hundred contacts; each look-up is then linear in the table).
+Rejected: one list ordered by distance: the nearest to another identifier than ours are then not found any faster.
 """
 
 from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from node.ids import BITS, as_int
 from node.wire import Contact
 
 EVICTION_FAILURES = 5  # libp2p and BEP 5 are less patient; the paper evicts after one (and is wrong on lossy links)
 BACKOFF_FIRST = 0.5  # s after the first failure; doubles with each further one
+BACKOFF_DOUBLINGS = 10  # beyond that the next is the cap anyway, and in an hour the power would overflow
 BACKOFF_MOST = 3.0  # s; so a healed network is whole again within a few seconds
 TIMEOUT_UNKNOWN = 0.5  # s while a contact's round-trip time is not known
-TIMEOUT_LEAST, TIMEOUT_MOST = 0.3, 2.0  # s
+# s. Too short a timeout costs more than too long a one: suspects are not waited for again, whereas a busy machine, or a
+# link that has just become 150 ms slower, must not turn a whole neighbourhood suspect.
+TIMEOUT_LEAST, TIMEOUT_MOST = 0.3, 2.0
 GAIN, DEVIATION_GAIN = 1 / 8, 1 / 4  # Jacobson 1988, as in RFC 6298 section 2
 RTT_FACTOR = 3.0  # timeouts are about three round trips (Rhea 2004 keeps to mean + 4 deviations; the larger wins)
 
@@ -43,7 +50,9 @@ class Entry:
     seen: float
     verified: bool = False
     failures: int = 0
-    failing_since: float = 0.0  # of the first failure in the present row
+    incarnation: int = 0  # 0 while unknown
+    answered_at: float = 0.0
+    steady_since: float = 0.0
     retry_at: float = 0.0
     rtt: float = 0.0  # smoothed round-trip time in seconds, 0 while unknown
     deviation: float = 0.0
@@ -53,11 +62,10 @@ class Entry:
         """Whether it answered when it was last asked."""
         return self.verified and not self.failures
 
-    @property
-    def timeout(self) -> float:
-        """How long to wait for its answer, in seconds."""
+    def timeout(self, unknown: float = TIMEOUT_UNKNOWN) -> float:
+        """How long to wait for its answer, in seconds; ``unknown`` while its round-trip time is."""
         if not self.rtt:
-            return TIMEOUT_UNKNOWN
+            return unknown
         wait = max(RTT_FACTOR * self.rtt, self.rtt + 4 * self.deviation)
         return min(TIMEOUT_MOST, max(TIMEOUT_LEAST, wait))
 
@@ -86,10 +94,18 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What `heard` changed. ``restored_since``: the contact answers again after it failed since that time."""
+    """What `heard` changed.
+
+    ``new``: it is in the table, and answered for the first time. ``restarted``: its incarnation is not the one that we
+    knew. ``missed_since``: it answers again after failures; it last did so at that time.
+    """
 
     new: bool = False
-    restored_since: float | None = None
+    restarted: bool = False
+    missed_since: float | None = None
+
+    def __bool__(self) -> bool:
+        return self.new or self.restarted or self.missed_since is not None
 
 
 class RoutingTable:
@@ -122,18 +138,39 @@ class RoutingTable:
 
     # --- learning --------------------------------------------------------------------------------
 
-    def heard(self, contact: Contact, now: float, *, verified: bool, rtt: float | None = None) -> Heard:
-        """Note that a contact sent us something: an answer (``verified``, after ``rtt`` seconds) or a request of its own."""
+    def answered(self, contact: Contact, now: float, *, rtt: float, incarnation: int = 0) -> Heard:
+        """Note that a contact answered us after ``rtt`` seconds."""
         if contact.id == self.own:
             return Heard()
         entry = self._by_id.get(contact.id)
         if entry is None:
-            return Heard(new=self._admit(contact, now, verified=verified, rtt=rtt))
+            entry = Entry(contact, as_int(contact.id), now, verified=True, incarnation=incarnation)
+            entry.answered_at = entry.steady_since = now
+            entry.measure(rtt)
+            self._expel_address(contact)
+            return Heard(new=self._admit(entry))
         if entry.contact != contact:
-            if not verified:
-                return Heard()  # an identity moves only when the new address has answered
             self._move(entry, contact)
-        return self._refresh(entry, now, verified=verified, rtt=rtt)
+        return self._refresh(entry, now, rtt, incarnation)
+
+    def requested(self, contact: Contact, now: float, *, incarnation: int = 0) -> bool:
+        """Note that a contact says that it sent us a request; whether it is to be pinged now, to see what changed."""
+        if contact.id == self.own:
+            return False
+        entry = self._by_id.get(contact.id)
+        if entry is None:
+            self._admit(Entry(contact, as_int(contact.id), now))
+            return False
+        if entry.contact != contact:
+            return False  # an identity moves only when the new address has answered
+        entry.seen = now
+        if entry.failures:
+            entry.retry_at = min(entry.retry_at, now)  # it lives, it seems: ping it without further delay
+            return False
+        changed = bool(entry.incarnation) and incarnation != entry.incarnation and entry.retry_at <= now
+        if changed:
+            entry.retry_at = now + BACKOFF_FIRST  # one such ping at a time
+        return changed
 
     def failed(self, identifier: bytes, now: float) -> None:
         """Note that a contact did not answer."""
@@ -141,33 +178,43 @@ class RoutingTable:
         if entry is None:
             self._bucket_of(as_int(identifier)).spares.pop(identifier, None)
             return
-        entry.failing_since = entry.failing_since if entry.failures else now
         entry.failures += 1
-        entry.retry_at = now + min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (entry.failures - 1))
+        entry.retry_at = now + min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(entry.failures - 1, BACKOFF_DOUBLINGS))
         if entry.failures >= EVICTION_FAILURES:
             self._replace(entry)
 
     # --- asking ----------------------------------------------------------------------------------
 
-    def closest(self, target: bytes, count: int, *, alive: bool = True, but: bytes = b"") -> list[Contact]:
-        """The ``count`` contacts nearest to ``target``, nearest first; only those alive unless told otherwise."""
-        number = as_int(target)
-        fit = (e for e in self._by_id.values() if (e.alive or not alive) and e.contact.id != but)
-        return [e.contact for e in heapq.nsmallest(count, fit, key=lambda e: e.number ^ number)]
+    def closest(self, target: bytes, count: int, *, but: bytes = b"") -> list[Contact]:
+        """The ``count`` contacts nearest to ``target`` that are alive, nearest first; ``but`` is left out."""
+        return self._nearest(target, count, (e for e in self._by_id.values() if e.alive and e.contact.id != but))
 
     def seeds(self, target: bytes, count: int) -> list[Contact]:
-        """Where a lookup starts: the alive; if they are fewer than ``count``, those not tried yet, then suspects."""
-        number = as_int(target)
+        """Where a lookup starts: those alive or not tried yet. Suspects only if there is nobody else."""
+        fit = [e for e in self._by_id.values() if not e.failures]
+        return self._nearest(target, count, fit or self._by_id.values())
 
-        def rank(entry: Entry) -> tuple[int, int]:
-            return (0 if entry.alive else 2 if entry.failures else 1), entry.number ^ number
+    def alive(self) -> int:
+        """How many contacts answered when they were last asked."""
+        return sum(1 for entry in self._by_id.values() if entry.alive)
 
-        return [e.contact for e in heapq.nsmallest(count, self._by_id.values(), key=rank)]
+    def is_suspect(self, identifier: bytes) -> bool:
+        """Whether that contact failed when it was last asked."""
+        entry = self._by_id.get(identifier)
+        return entry is not None and entry.failures > 0
 
-    def due(self, now: float, limit: int) -> list[Contact]:
-        """Suspect and unverified contacts that are to be pinged now, the longest overdue first."""
-        waiting = (e for e in self._by_id.values() if not e.alive and e.retry_at <= now)
-        return [e.contact for e in heapq.nsmallest(limit, waiting, key=lambda e: e.retry_at)]
+    def due(self, now: float, limit: int) -> list[Entry]:
+        """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up."""
+        waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
+        for bucket in self._buckets:
+            if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
+                waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
+        return heapq.nsmallest(limit, waiting, key=lambda e: e.retry_at)
+
+    def unheard(self, now: float, age: float, limit: int) -> list[Entry]:
+        """Contacts that pass for alive and from which nothing came for ``age`` seconds, the longest silent first."""
+        silent = [e for e in self._by_id.values() if e.alive and now - e.seen >= age and e.retry_at <= now]
+        return heapq.nsmallest(limit, silent, key=lambda e: e.seen)
 
     def stale_buckets(self, now: float, age: float) -> list[Bucket]:
         """Buckets in which nothing was looked up for ``age`` seconds."""
@@ -179,15 +226,16 @@ class RoutingTable:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    @staticmethod
+    def _nearest(target: bytes, count: int, entries: Iterable[Entry]) -> list[Contact]:
+        number = as_int(target)
+        ranked = sorted([(e.number ^ number, e.contact) for e in entries], key=itemgetter(0))
+        return [contact for _, contact in ranked[:count]]
+
     def _bucket_of(self, number: int) -> Bucket:
         return self._buckets[bisect.bisect_right(self._lows, number) - 1]
 
-    def _admit(self, contact: Contact, now: float, *, verified: bool, rtt: float | None) -> bool:
-        entry = Entry(contact, as_int(contact.id), now, verified)
-        if rtt is not None:
-            entry.measure(rtt)
-        if verified:
-            self._expel_address(contact)
+    def _admit(self, entry: Entry) -> bool:
         bucket = self._bucket_of(entry.number)
         while len(bucket.entries) >= self.k and self._may_split(bucket, entry.number):
             self._split(bucket)
@@ -195,7 +243,7 @@ class RoutingTable:
         if len(bucket.entries) >= self.k and not self._make_room(bucket, entry):
             self._keep_spare(bucket, entry)
             return False
-        bucket.spares.pop(contact.id, None)
+        bucket.spares.pop(entry.contact.id, None)
         self._insert(bucket, entry)
         return True
 
@@ -213,21 +261,24 @@ class RoutingTable:
         if self._at_address.get(address) == identifier:
             del self._at_address[address]
 
-    def _refresh(self, entry: Entry, now: float, *, verified: bool, rtt: float | None) -> Heard:
-        entry.seen = now
-        if not verified:
-            if entry.failures:
-                entry.retry_at = min(entry.retry_at, now)  # it lives, it seems: ping it without further delay
-            return Heard()
-        first, since = not entry.verified, entry.failing_since if entry.failures else None
-        entry.verified, entry.failures = True, 0
-        if rtt is not None:
-            entry.measure(rtt)
+    def _refresh(self, entry: Entry, now: float, rtt: float, incarnation: int) -> Heard:
+        heard = Heard(
+            new=not entry.verified,
+            restarted=bool(entry.incarnation) and incarnation != entry.incarnation,
+            missed_since=entry.answered_at if entry.verified and entry.failures else None,
+        )
+        if heard:
+            entry.steady_since = now
+        if heard.restarted:
+            entry.rtt = 0.0  # what was measured last was mostly its absence
+        entry.verified, entry.failures, entry.incarnation = True, 0, incarnation
+        entry.seen = entry.answered_at = now
+        entry.measure(rtt)
         self._expel_address(entry.contact)
         self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
         entries = self._bucket_of(entry.number).entries
         entries[entry.contact.id] = entries.pop(entry.contact.id)  # to the end: most recently seen
-        return Heard(new=first, restored_since=since)
+        return heard
 
     def _move(self, entry: Entry, contact: Contact) -> None:
         address = (entry.contact.host, entry.contact.port)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from node.routing import TIMEOUT_UNKNOWN
+
 HOUR = 3600.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Durations in seconds. k and alpha: Maymounkov and Mazières 2002; tRepublish, tExpire, tRefresh: XLattice."""
+    """Durations in seconds. k and alpha: Maymounkov and Mazières 2002; tRepublish, tExpire, tRefresh: XLattice.
+
+    ``rpc_timeout`` holds for contacts whose round-trip time is not known yet.
+    """
 
     k: int = 20
     alpha: int = 3
@@ -17,3 +22,4 @@ class Settings:
     republish: float = HOUR
     refresh: float = HOUR
     expire: float = 24 * HOUR
+    rpc_timeout: float = TIMEOUT_UNKNOWN

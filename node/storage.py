@@ -1,8 +1,10 @@
-"""Records with absolute expiry, in memory. Time is an argument: wall-clock seconds, as in `Record.expires_at`.
+"""Records with absolute expiry, in memory; `durable.py` adds a file.
 
-The newest (version, publisher) wins. Republishing never prolongs a record's life: expiry is part of the record. Two quotas
-bound the store, by count and by bytes of values; a record that does not fit is refused, and nothing that was acknowledged
-is dropped for it.
+Time is an argument: wall-clock seconds, as in `Record.expires_at`, unless it is said to be monotonic.
+
+The newest (version, publisher) wins. Republishing never prolongs a record's life: expiry is part of the record. Two
+quotas bound the store, by count and by bytes of values; a record that does not fit is refused, and nothing that was
+acknowledged is dropped for it.
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ class Storage(Protocol):
         """Drop what has expired; how many."""
         ...
 
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
     def __len__(self) -> int: ...
 
 
@@ -70,8 +76,9 @@ class MemoryStorage:
         grown = self._bytes + len(record.value) - (len(old.record.value) if old else 0)
         if grown > self._most_bytes or (old is None and len(self._kept) >= self._most_records):
             return "this node's store is full"
-        self._bytes = grown
-        self._kept[record.key] = Kept(record, now, republish_at)
+        if why := self._write(record):
+            return why
+        self._keep(record, now=now, republish_at=republish_at)
         return ""
 
     def get(self, key: bytes, *, wall: float) -> Record | None:
@@ -86,9 +93,25 @@ class MemoryStorage:
     def expire(self, *, wall: float) -> int:
         """See `Storage.expire`."""
         dead = [key for key, kept in self._kept.items() if kept.record.expires_at <= wall]
+        self._erase(dead)
         for key in dead:
             self._bytes -= len(self._kept.pop(key).record.value)
         return len(dead)
+
+    def close(self) -> None:
+        """See `Storage.close`."""
+
+    def _keep(self, record: Record, *, now: float, republish_at: float) -> None:
+        old = self._kept.get(record.key)
+        self._bytes += len(record.value) - (len(old.record.value) if old else 0)
+        self._kept[record.key] = Kept(record, now, republish_at)
+
+    def _write(self, record: Record) -> str:
+        """Save a record where it outlives the process; an empty string, or why it cannot be."""
+        return ""
+
+    def _erase(self, keys: list[bytes]) -> None:
+        """Forget saved records."""
 
 
 def _rank(record: Record) -> tuple[int, bytes]:

@@ -3,10 +3,11 @@
 - Requests go out only over connections that this node has dialled itself, by its dialing rule; answers come back on the
   connection on which the request came. Many requests are in flight on one connection.
 - There is one timer for all deadlines, and no task or `wait_for` per request (a third of the rate, measured).
-- A pool keeps POOL outgoing connections, least recently used out. One that turns out to be dead is dialled again once for the
-  requests that waited on it (all are idempotent); a fresh one that is closed at once counts as refused: that is how a dead
-  destination looks behind Toxiproxy.
-- A reader that is slow to take our answers stops being read from, so that it cannot fill our memory.
+- A pool keeps POOL outgoing connections, least recently used out. One that turns out to be dead is dialled again once
+  for the requests that waited on it (all are idempotent); one that is closed at once after dialling counts as refused:
+  that is how a dead destination looks behind Toxiproxy.
+- Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
+  answer no more than MOST_WAITING requests are sent.
 - Any frame that cannot be decoded closes its connection and is counted.
 """
 
@@ -30,18 +31,21 @@ from node.wire import (
     FrameReader,
     Refusal,
     Request,
+    Sender,
     decode,
     encode,
 )
 
 BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
 POOL = 16  # outgoing connections
+MOST_WAITING = 1024  # requests on one connection
+FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
 SWEEP = 0.02  # s between two looks at the deadlines
 LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
 CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
 
-Handler = Callable[[Contact | None, Request, Callable[[Answer], None]], None]
+Handler = Callable[[Sender | None, Request, Callable[[Answer], None]], None]
 Egress = tuple[str, int] | None
 
 
@@ -69,13 +73,15 @@ class Pending:
     message: Request
     deadline: float
     done: Done
+    connection: Outgoing | None = None
+    rid: int = 0
     sent_at: float = 0.0
     redialled: bool = False
     timed_out: bool = False
 
 
 class Frames(asyncio.Protocol):
-    """One connection, of either direction: cuts frames, counts, and stops reading while the other side does not read."""
+    """One connection, of either direction: cuts frames and counts."""
 
     def __init__(self, owner: TcpTransport) -> None:
         self._owner = owner
@@ -94,14 +100,6 @@ class Frames(asyncio.Protocol):
             self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
             self.abort()
 
-    def pause_writing(self) -> None:
-        if self.wire is not None:
-            self.wire.pause_reading()
-
-    def resume_writing(self) -> None:
-        if self.wire is not None and not self.wire.is_closing():
-            self.wire.resume_reading()
-
     def send(self, frame: bytes) -> None:
         if self.wire is not None and not self.wire.is_closing():
             self._owner.count["bytes_out"] += len(frame)
@@ -116,7 +114,10 @@ class Frames(asyncio.Protocol):
 
 
 class Incoming(Frames):
-    """A connection that others dialled: requests in, answers out."""
+    """A connection that others dialled: requests in, answers out. No reading while the other side does not read.
+
+    `Outgoing` has no such rule: if both ends waited for each other to read, both would wait for ever.
+    """
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -124,6 +125,14 @@ class Incoming(Frames):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.incoming.pop(self, None)
+
+    def pause_writing(self) -> None:
+        if self.wire is not None:
+            self.wire.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.wire is not None and not self.wire.is_closing():
+            self.wire.resume_reading()
 
     def received(self, envelope: Envelope) -> None:
         message = envelope.message
@@ -133,9 +142,9 @@ class Incoming(Frames):
 
     def _answer(self, rid: int, answer: Answer) -> None:
         try:
-            frame = encode(Envelope(self._owner.cluster, rid, self._owner.contact, answer))
+            frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, answer))
         except WireError as error:
-            frame = encode(Envelope(self._owner.cluster, rid, self._owner.contact, Refusal(str(error))))
+            frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, Refusal(str(error))))
         self.send(frame)
 
 
@@ -147,23 +156,33 @@ class Outgoing(Frames):
         self.address = address
         self.waiting: dict[int, Pending] = {}
         self.queue: list[Pending] = []  # until it is connected
+        self.stood_at = 0.0
         self.answered = False  # whether anything ever came back on it
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self.stood_at = time.monotonic()
         queue, self.queue = self.queue, []
         for pending in queue:
-            self.submit(pending)
+            if not pending.timed_out:
+                self.submit(pending)
 
     def submit(self, pending: Pending) -> None:
-        """Send now, or as soon as the connection stands."""
+        """Send now, or as soon as the connection stands. Raises RpcRefused if too many wait, WireError if too long."""
+        if len(self.waiting) + len(self.queue) >= MOST_WAITING:
+            raise RpcRefused(f"{MOST_WAITING} requests wait for its answers already")
         if self.wire is None:
             self.queue.append(pending)
             return
         rid = next(self._owner.rids)
+        frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, pending.message))
         self.waiting[rid] = pending
-        pending.sent_at = time.monotonic()
-        self.send(encode(Envelope(self._owner.cluster, rid, self._owner.contact, pending.message)))
+        pending.connection, pending.rid, pending.sent_at = self, rid, time.monotonic()
+        self.send(frame)
+
+    def idle(self) -> bool:
+        """Whether nobody waits for anything on it; requests that have timed out do not count."""
+        return not self.queue and all(pending.timed_out for pending in self.waiting.values())
 
     def received(self, envelope: Envelope) -> None:
         self.answered = True
@@ -177,15 +196,26 @@ class Outgoing(Frames):
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.lost(self)
 
+    def met_nobody(self) -> bool:
+        """Whether it was closed at once after dialling."""
+        return not self.answered and time.monotonic() - self.stood_at < FRESH
+
+
+def _refuse_all(sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:  # noqa: ARG001
+    reply(Refusal("this node does not serve yet"))
+
 
 @dataclass
 class TcpTransport:
-    """See `environment.Transport`. ``egress`` is the dialing rule: (host, port offset), or None to dial as advertised."""
+    """See `environment.Transport`. ``sender`` is this node: it listens where it says that it does.
 
-    contact: Contact
+    ``egress`` is the dialing rule: (host, port offset), or None to dial contacts where they say that they are.
+    """
+
+    sender: Sender
     cluster: str
     egress: Egress
-    handler: Handler = lambda sender, message, reply: None
+    handler: Handler = _refuse_all
     count: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign"), 0)
     )
@@ -203,7 +233,7 @@ class TcpTransport:
     async def listen(self) -> None:
         """Serve at the advertised address. Raises ListenError."""
         self._loop = asyncio.get_running_loop()
-        host, port = self.contact.host, self.contact.port
+        host, port = self.sender.contact.host, self.sender.contact.port
         try:
             self._server = await self._loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
         except OSError as error:
@@ -233,7 +263,14 @@ class TcpTransport:
         """See `Transport.send`."""
         pending = Pending(contact, message, time.monotonic() + timeout, done)
         heapq.heappush(self._deadlines, (pending.deadline, next(self._order), pending))
-        self._connection_to(contact).submit(pending)
+        self._submit(pending)
+
+    def _submit(self, pending: Pending) -> None:
+        try:
+            self._connection_to(pending.contact).submit(pending)
+        except (RpcRefused, WireError) as error:
+            refused = error if isinstance(error, RpcRefused) else RpcRefused(str(error))
+            self._loop.call_soon(self._fail, pending, refused)  # a caller is never called back before `send` returns
 
     # --- connections -----------------------------------------------------------------------------
 
@@ -251,9 +288,8 @@ class TcpTransport:
         for address, connection in list(self._pool.items()):
             if len(self._pool) <= POOL:
                 return
-            if not connection.waiting and not connection.queue:
+            if connection.idle() and connection.wire is not None:
                 del self._pool[address]
-                assert connection.wire is not None
                 connection.wire.close()
 
     def _dial(self, connection: Outgoing) -> None:
@@ -267,7 +303,7 @@ class TcpTransport:
             host, port = self.egress[0], port + self.egress[1]
         try:
             await asyncio.wait_for(self._loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
-        except (OSError, TimeoutError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:  # the last two: an address that cannot be one
             self._forget(connection)
             queue, connection.queue = connection.queue, []
             for pending in queue:
@@ -280,12 +316,13 @@ class TcpTransport:
         for pending in waiting.values():
             if pending.timed_out:
                 continue
-            if pending.redialled or not connection.answered:
-                error = RpcDisconnected if connection.answered else RpcRefused
-                self._fail(pending, error("the connection was closed before the answer"))
+            if connection.met_nobody():
+                self._fail(pending, RpcRefused("nobody is behind that address"))
+            elif pending.redialled:
+                self._fail(pending, RpcDisconnected("the connection was closed twice before the answer"))
             else:
                 pending.redialled = True
-                self._connection_to(pending.contact).submit(pending)
+                self._submit(pending)
 
     def _forget(self, connection: Outgoing) -> None:
         if self._pool.get(connection.address) is connection:
@@ -293,7 +330,7 @@ class TcpTransport:
 
     # --- outcomes --------------------------------------------------------------------------------
 
-    def settle(self, pending: Pending, answer: Answer, sender: Contact | None) -> None:
+    def settle(self, pending: Pending, answer: Answer, sender: Sender | None) -> None:
         """An answer came, in time or late."""
         pending.deadline = 0.0
         if isinstance(answer, Refusal):
@@ -307,21 +344,16 @@ class TcpTransport:
             pending.done(error, pending.sent_at, None)
 
     def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
         now = time.monotonic()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, pending = heapq.heappop(self._deadlines)
             if not pending.deadline:
                 continue  # settled
-            if pending.timed_out:
-                self._drop_late(pending)
+            if pending.timed_out:  # and its late answer is not waited for any longer
+                if pending.connection is not None:
+                    pending.connection.waiting.pop(pending.rid, None)
                 continue
             pending.timed_out = True
             heapq.heappush(self._deadlines, (now + LATE, next(self._order), pending))
             pending.done(RpcTimeout("no answer in time"), pending.sent_at, None)
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
-
-    def _drop_late(self, pending: Pending) -> None:
-        """Forget a request whose late answer is not waited for any longer."""
-        connection = self._pool.get((pending.contact.host, pending.contact.port))
-        if connection is not None:
-            connection.waiting = {rid: other for rid, other in connection.waiting.items() if other is not pending}

@@ -1,41 +1,59 @@
 """What travels between nodes, and between clients and nodes: message types and framing. Pure, no sockets.
 
 A frame is four bytes of length (big-endian, the body alone) and a msgpack body: ``[cluster, rid, sender, message]``.
-``rid`` pairs an answer with its request on one connection. ``sender`` is the sender's advertised contact, null for
-clients; behind a proxy it is the only identity there is. ``message`` is a tagged array: its first element is the kind.
+``rid`` pairs an answer with its request on one connection. ``sender`` is who speaks, null for clients: the advertised
+contact, since behind a proxy there is no other identity, and the incarnation. ``message`` is a tagged array: its first
+element is the kind.
 
-A body that is too long, is of another cluster, or does not decode to exactly these types is a `WireError`: whoever reads
-it closes that connection.
+The *incarnation* is a number that a process draws when it starts. A contact that has another one than before was
+restarted, and may have lost its records. Rejected: a flag in the first messages after a start, which only those learn
+of who happen to get one of them.
+
+A body that is too long, is of another cluster, or does not decode to exactly these types is a `WireError`: whoever
+reads it closes that connection.
 """
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
 from node.errors import WireError
+from node.ids import BYTES
 
 FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body; a value of 1 MiB and its envelope fit with room to spare
 HEADER: Final = 4
-NONCE_LIMIT: Final = 64
+NONCE_LIMIT: Final = 64  # bytes of a nonce that are remembered
+MOST_CONTACTS: Final = 1024  # in one answer; far above any k
+
+Identifier: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=BYTES, max_length=BYTES)]
+Host: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """How a node is known: its identifier and the address that it advertises."""
 
-    id: bytes
-    host: str
-    port: int
+    id: Identifier
+    host: Host
+    port: Port
+
+
+class Sender(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Who speaks, and in which life."""
+
+    contact: Contact
+    incarnation: int
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A stored value. The newest (version, publisher) wins. ``expires_at`` is Unix time in seconds, absolute."""
 
-    key: bytes
+    key: Identifier
     value: bytes
     version: int
-    publisher: bytes
+    publisher: Identifier
     expires_at: float
 
 
@@ -47,7 +65,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Ping(Message, frozen=True, tag=1):
-    """Are you there? An observer's ping is the harness's, not the protocol's: it is counted apart and teaches nobody."""
+    """Are you there? An observer's ping is not the protocol's: it is counted apart and teaches nobody."""
 
     nonce: bytes = b""
     observer: bool = False
@@ -63,22 +81,21 @@ class Pong(Message, frozen=True, tag=2):
 
 
 class FindNode(Message, frozen=True, tag=3):
-    """Which contacts do you know that are closest to the target? ``joining``: I have just started, with an empty store."""
+    """Which contacts do you know that are closest to the target?"""
 
-    target: bytes
-    joining: bool = False
+    target: Identifier
 
 
 class FindValue(Message, frozen=True, tag=4):
     """The value for this key, or else the closest contacts."""
 
-    key: bytes
+    key: Identifier
 
 
 class Found(Message, frozen=True, tag=5):
     """Contacts, nearest first; and the record if it was asked for and is here."""
 
-    contacts: tuple[Contact, ...]
+    contacts: Annotated[tuple[Contact, ...], msgspec.Meta(max_length=MOST_CONTACTS)]
     record: Record | None = None
 
 
@@ -101,7 +118,7 @@ class Stored(Message, frozen=True, tag=7):
 class Put(Message, frozen=True, tag=16):
     """Store a value at the k nodes closest to the key. ``ttl`` in seconds, 0 for the gateway's default."""
 
-    key: bytes
+    key: Identifier
     value: bytes
     version: int = 0
     ttl: float = 0.0
@@ -121,11 +138,14 @@ class PutResult(Message, frozen=True, tag=17):
 class Get(Message, frozen=True, tag=18):
     """Look a key up."""
 
-    key: bytes
+    key: Identifier
 
 
 class GetResult(Message, frozen=True, tag=19):
-    """What a lookup found. ``hops`` counts how often a contact had to be learnt from another node."""
+    """What a lookup found. ``hops`` counts how often a contact had to be learnt from another node.
+
+    ``error`` is not empty if the search was cut short, so that "not found" proves nothing.
+    """
 
     found: bool
     value: bytes
@@ -152,7 +172,11 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Inspection(Message, frozen=True, tag=21):
-    """A node from inside. ``nonces`` are those of the last pings that arrived; ``memory`` is resident bytes."""
+    """A node from inside. ``table`` lists the contacts that are alive, ``table_size`` is their number.
+
+    ``nonces`` are those of the last pings that arrived, ``nonce_times`` when (CLOCK_MONOTONIC in ns); ``memory`` is
+    resident bytes.
+    """
 
     contact: Contact
     table: tuple[Contact, ...]
@@ -161,7 +185,13 @@ class Inspection(Message, frozen=True, tag=21):
     records_count: int
     counters: dict[str, int]
     nonces: tuple[bytes, ...]
+    nonce_times: tuple[int, ...]
     memory: int
+
+    @property
+    def id(self) -> bytes:
+        """The node's identifier."""
+        return self.contact.id
 
 
 class PingVia(Message, frozen=True, tag=22):
@@ -199,7 +229,7 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     cluster: str
     rid: int
-    sender: Contact | None
+    sender: Sender | None
     message: Body
 
 

@@ -34,7 +34,7 @@ class Timeline:
     def __init__(self, load: Any, windows: Windows, duration: float) -> None:
         self._duration = duration
         self._records = buckets(load, duration)
-        self._bands = [_band(window, duration) for window in windows.faults]
+        self._bands = _with_lanes([_band(window, duration) for window in windows.faults], duration)
 
     @property
     def bucket(self) -> float:
@@ -65,18 +65,17 @@ class Timeline:
         ]
         if brush is not None:
             panels.append(self._overview(brush))
-        chart = alt.vconcat(*panels, spacing=14, data=alt.NamedData("moments"))
-        chart = chart.properties(datasets={"moments": self._records, "faults": self._bands}, background="transparent")
-        configured = chart.configure(**CONFIG)
-        spec: Spec = json.loads(_renumbered(json.dumps(configured.to_dict(validate=False)), r"\bview_\d+\b", "view_"))
+        chart = alt.vconcat(*panels, spacing=14, data=alt.NamedData("moments"), background="transparent")
+        spec: Spec = chart.configure(**CONFIG).to_dict(validate=False)
+        spec = json.loads(_renumbered(json.dumps(spec), r"\bview_\d+\b", "view_"))
+        spec["datasets"] = {"moments": self._records, "faults": self._bands}  # last: Altair copies whatever it holds
         return spec
 
     # --- panels -----------------------------------------------------------------------------------
 
     def _faults(self, scale: alt.Scale) -> Chart:
         """A strip on top: one bar per fault, its tail paler, its name in it."""
-        lanes = _with_lanes(self._bands, self._duration)
-        base = alt.Chart({"values": lanes})
+        base = alt.Chart(alt.NamedData("faults"))
         y = alt.Y("lane:O", axis=None, scale=alt.Scale(paddingInner=0.2, paddingOuter=0.05))
         bar = base.mark_rect(color="var(--fault)", opacity=0.5, cornerRadius=3, clip=True)
         tail = base.mark_rect(color="var(--fault)", opacity=0.18, cornerRadius=3, clip=True)
@@ -89,7 +88,7 @@ class Timeline:
             bar.encode(x=start, x2="healed:Q", y=y),
             label.encode(x=alt.X("anchor:Q", scale=scale, axis=None), y=y, text="name:N"),
         ]
-        height = LANE * (1 + max(band["lane"] for band in lanes))
+        height = LANE * (1 + max(band["lane"] for band in self._bands))
         whole_axis = alt.Chart().mark_rule(opacity=0).encode(x=alt.X("t0:Q", scale=scale, axis=None), x2="t1:Q")
         return alt.layer(whole_axis, *layers).properties(width=WIDTH, height=height)
 

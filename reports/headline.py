@@ -47,12 +47,14 @@ def key_figures(summary: Summary, fates: Fates) -> list[Figure]:
         Figure(
             "Lookup latency, p99", wording.milliseconds(lookup.p99_ms), f"median {wording.milliseconds(lookup.p50_ms)}"
         ),
-        Figure("Keys lost", wording.number(len(fates.lost)), _read_back(fates)),
+        Figure("Keys lost", wording.number(len(fates.lost) if fates.acknowledged else None), _read_back(fates)),
         _recovery_figure(summary),
     ]
 
 
 def _read_back(fates: Fates) -> str:
+    if not fates.acknowledged:
+        return "no store was acknowledged"
     read = fates.acknowledged - len(fates.unread)
     return f"of {fates.acknowledged:,} acknowledged, {'all' if not fates.unread else f'{read:,}'} read back"
 

@@ -53,6 +53,7 @@ def page(analysis: Analysis, vega: str) -> str:
 def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
     summary, history = analysis.summary, analysis.history
     chart = Timeline(history.load, analysis.windows, history.duration)
+    drawn = len(history.load) > 0
     return {
         "summary": summary,
         "description": history.experiment.get("description", ""),
@@ -72,8 +73,8 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "deaths": _deaths(history),
         "duration_s": history.duration,
         "bucket": chart.bucket,
-        "chart_svg": chart.svg(),
-        "chart_spec": _embedded(chart.interactive()) if vega else "",
+        "chart_svg": chart.svg() if drawn else "",
+        "chart_spec": _embedded(chart.interactive()) if drawn and vega else "",
         "vega": vega.replace("</script", "<\\/script"),
         "style": _asset("report.css"),
         "script": _asset("report.js"),

@@ -71,7 +71,7 @@ class Churn(Absence):
             for left, back in downtimes(options, entry.at_us, entry.until_us, rng)
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its member is dead."""
         graceful = action.options["leave"] == "stop"
         return [MemberClaim(name, "dead", graceful=graceful) for name in action.targets]

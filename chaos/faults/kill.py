@@ -47,6 +47,6 @@ class Kill(Absence):
             )
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its targets are dead."""
         return [MemberClaim(name, "dead") for name in action.targets]

@@ -74,7 +74,7 @@ class Partition(Silence):
             )
         ]
 
-    def effects(self, action: Action, topology: Topology) -> list[Effect]:  # noqa: ARG002 - see `Fault`
+    def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """A black hole or a refusal on every link that crosses the cut."""
         pairs = topologies.crossing(action.options["groups"], one_way=action.options["one_way"])
         return [LinkEffect(source, destination, action.options["mode"]) for source, destination in pairs]

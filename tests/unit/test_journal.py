@@ -62,7 +62,7 @@ def test_a_full_disk_is_an_error_of_the_harness() -> None:
     import msgspec
 
     journal._encoder = msgspec.json.Encoder()
-    journal._file = Path("/dev/full").open("wb", buffering=0)
+    journal._file = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115  the journal closes it
     with pytest.raises(HarnessError, match="No space left"):
         journal.write(Event(t=None, wall="", event="phase"))
     journal.close()

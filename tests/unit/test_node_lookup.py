@@ -70,7 +70,7 @@ def test_nobody_is_asked_twice_and_alpha_holds_until_beta_have_answered(
         asked += [c.id for c in new]
         heard_of = sorted({c.id for c in everyone[:2]} | {c.id for one in answered for c in knows[one]})
         nearest = sorted(heard_of, key=lambda one: distance(one, target))[: min(beta, 8)]
-        if not answered.issuperset(nearest):
+        if new and not answered.issuperset(nearest):  # what a final burst sent before somebody closer turned up may fly
             assert len(flight) <= alpha
         one = flight.pop(rng.randrange(len(flight)))
         answered.add(one.id)

@@ -143,6 +143,12 @@ def test_suspects_are_pinged_again_with_a_bounded_back_off() -> None:
     assert [e.contact for e in table.due(100.0 + BACKOFF_MOST, 9)] == [suspect]
 
 
+def test_a_contact_may_fail_for_days() -> None:
+    table = full_far_bucket()
+    fail(table, contact(1), times=5000)
+    assert [e.contact for e in table.due(5000.0 + BACKOFF_MOST, 9)] == [contact(1)]
+
+
 def test_a_request_of_a_suspect_makes_its_ping_due_at_once() -> None:
     table = full_far_bucket()
     suspect = contact(1)

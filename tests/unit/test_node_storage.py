@@ -16,7 +16,9 @@ from node.wire import Record
 KEY, A, B = b"k" * 20, b"a" * 20, b"b" * 20
 
 
-def record(value: bytes = b"v", version: int = 0, publisher: bytes = A, expires_at: float = 100.0, key: bytes = KEY) -> Record:
+def record(
+    value: bytes = b"v", version: int = 0, publisher: bytes = A, expires_at: float = 100.0, key: bytes = KEY
+) -> Record:
     return Record(key, value, version, publisher, expires_at)
 
 
@@ -130,7 +132,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
         self.model: dict[bytes, Record] = {}
         self.wall = 0.0
 
-    @rule(key=st.sampled_from([KEY, A, B]), value=st.binary(max_size=9), version=st.integers(0, 5), life=st.integers(0, 9))
+    @rule(
+        key=st.sampled_from([KEY, A, B]), value=st.binary(max_size=9), version=st.integers(0, 5), life=st.integers(0, 9)
+    )
     def store(self, key: bytes, value: bytes, version: int, life: int) -> None:
         new = record(value, version, expires_at=self.wall + life, key=key)
         why = self.storage.put(new, wall=self.wall, now=0.0, republish_at=0.0)

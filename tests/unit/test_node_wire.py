@@ -1,5 +1,7 @@
 """Frames survive any cutting; whatever is no frame of ours is a WireError and nothing else."""
 
+import contextlib
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -76,10 +78,8 @@ def test_one_changed_byte_never_raises_anything_but_a_wire_error(envelope: Envel
     body = bytearray(encode(envelope)[HEADER:])
     at = data.draw(st.integers(0, len(body) - 1))
     body[at] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(WireError):
         assert isinstance(decode(bytes(body), "c"), Envelope)
-    except WireError:
-        pass
 
 
 @pytest.mark.parametrize(

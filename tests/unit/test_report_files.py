@@ -235,7 +235,7 @@ def test_the_page_asks_for_nothing_and_is_small_enough(written: Path) -> None:
 def test_the_page_shows_its_figures_and_its_chart_without_scripts(written: Path) -> None:
     text = re.sub(r"<script.*?</script>", "", (written / "report.html").read_text(), flags=re.DOTALL)
     assert text.count("<svg") == 1
-    for told in ("Passed.", "lookup.success &gt;= 99% outside faults", "kadstorm run plan.json", "took effect"):
+    for told in ("Passed:", "lookup.success &gt;= 99% outside faults", "kadstorm run plan.json", "took effect"):
         assert told in text
 
 
