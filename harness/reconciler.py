@@ -36,6 +36,15 @@ Stream = Literal["upstream", "downstream"]
 TRIES = 3
 WHOLE_CONNECTION = ("refuse", "reset")
 TOXIC_TYPES = {"blackhole": "timeout", "reset": "reset_peer"}  # the others are called as in faults
+ATTRIBUTES = {  # of each kind, all that Toxiproxy knows: what an effect leaves out is 0, and is told so when read back
+    "latency": ("jitter", "latency"),
+    "bandwidth": ("rate",),
+    "slicer": ("average_size", "delay", "size_variation"),
+    "slow_close": ("delay",),
+    "limit_data": ("bytes",),
+    "reset": ("timeout",),
+    "blackhole": ("timeout",),
+}
 STRONGEST = {"rate": min, "average_size": min, "bytes": min, "timeout": min, "delay": max, "size_variation": max}
 
 
@@ -127,23 +136,17 @@ def _state(effects: list[tuple[Stream, LinkEffect]], *, responsive: bool) -> Pro
 
 def _merged(kind: str, effects: list[LinkEffect]) -> tuple[tuple[str, int], ...]:
     """The attributes of several effects of one kind on one stream."""
-    if kind == "blackhole":
-        return (("timeout", 0),)
-    if kind == "latency":
-        total = {"latency": 0, "jitter": 0}
-        for effect in effects:
-            for name, value in effect.attributes:
-                total[name] += value
-        total["jitter"] = min(total.values())  # a delay below nothing does not exist
-        return tuple(sorted(total.items()))
-    merged: dict[str, int] = {}
+    given: dict[str, list[int]] = {name: [] for name in ATTRIBUTES[kind]}
     for effect in effects:
         for name, value in effect.attributes:
-            merged[name] = STRONGEST[name](merged.get(name, value), value)
-    if (
-        kind == "slicer" and "size_variation" in merged
-    ):  # Toxiproxy panics where pieces may vary by more than their size
-        merged["size_variation"] = min(merged["size_variation"], merged["average_size"] - 1)
+            given[name].append(value)
+    if kind == "latency":
+        merged = {name: sum(values) for name, values in given.items()}
+        merged["jitter"] = min(merged.values())  # a delay below nothing does not exist
+    else:
+        merged = {name: STRONGEST[name](values, default=0) for name, values in given.items()}
+    if kind == "slicer":  # Toxiproxy panics where pieces may vary by more than their size
+        merged["size_variation"] = max(0, min(merged["size_variation"], merged["average_size"] - 1))
     return tuple(sorted(merged.items()))
 
 

@@ -149,7 +149,7 @@ class Timeline:
         full = alt.Scale(domain=[0, self._duration], nice=False)
         return (
             alt.Chart()
-            .mark_bar(color="var(--muted)", opacity=0.45, binSpacing=0)
+            .mark_rect(color="var(--muted)", opacity=0.45)
             .encode(
                 x2="t1:Q",
                 x=alt.X(

@@ -16,7 +16,7 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return NOTHING
     size = abs(seconds)
-    if size >= 1:
+    if size >= 0.9995:
         return f"{seconds:.2f} s" if size < 10 else f"{seconds:.1f} s"
     if size == 0:
         return "0 s"

@@ -389,16 +389,16 @@ def stuck(paused_node: subprocess.Popen[bytes], server: ToxiproxyServer, dial: D
     made.create()
     for _ in range(6):
         dial(A_TO_B)
-    deadline = time.monotonic() + PATIENCE
-    while not connecting(pid_of(server)):
-        assert time.monotonic() < deadline, "the backlog never filled"
-        threading.Event().wait(0.01)
+    wait_connecting(server, True)
     return made
 
 
-def connecting(pid: int) -> bool:
-    """Whether a process waits for a connect to be accepted."""
-    return any(each.status == psutil.CONN_SYN_SENT for each in psutil.Process(pid).net_connections("tcp4"))
+def wait_connecting(server: ToxiproxyServer, wanted: bool) -> None:
+    """Wait until a connect of Toxiproxy is pending, or until none is."""
+    process, deadline = psutil.Process(pid_of(server)), time.monotonic() + PATIENCE
+    while any(each.status == psutil.CONN_SYN_SENT for each in process.net_connections("tcp4")) != wanted:
+        assert time.monotonic() < deadline, f"connects of Toxiproxy are still {'not ' if wanted else ''}pending"
+        threading.Event().wait(0.01)
 
 
 def test_disabling_the_proxy_of_a_paused_node_hangs_which_is_why_we_never_do(stuck: LinkReconciler) -> None:
@@ -421,11 +421,12 @@ def test_a_fault_on_a_paused_node_with_a_full_backlog_never_freezes_the_api(
 
 
 def test_a_refused_link_is_refused_again_when_its_node_is_back(
-    stuck: LinkReconciler, paused_node: subprocess.Popen[bytes], dial: Dial
+    stuck: LinkReconciler, server: ToxiproxyServer, paused_node: subprocess.Popen[bytes], dial: Dial
 ) -> None:
     stuck.apply([effect("refuse")], unresponsive={"node-1"})
     dial(A_TO_B)  # a black hole: it connects
     paused_node.send_signal(signal.SIGCONT)
+    wait_connecting(server, False)  # the kernel knocks again a second after it found the backlog full
     stuck.apply([effect("refuse")])
     with pytest.raises(ConnectionRefusedError):
         dial(A_TO_B)

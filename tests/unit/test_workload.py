@@ -175,7 +175,8 @@ def test_a_generator_that_was_held_up_sends_what_is_due_at_once_and_keeps_the_du
     assert [row.intended for row in load.rows] == pytest.approx([load.clock + n / 200 for n in range(120)])
     load.window.take()
     assert load.window.lag.largest >= 0.5
-    assert load.rows[-1].started - load.rows[-1].intended < 0.1  # it has caught up
+    late = [row.started - row.intended for row in load.rows]
+    assert late[-1] < late[0]  # it catches up, where one that drifts would stay as late as it began
 
 
 def test_ending_early_leaves_no_due_arrival_without_a_row():
