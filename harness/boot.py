@@ -21,7 +21,7 @@ from harness.links import Topology
 from harness.members import Member, Members
 from harness.options import whole_ms
 from harness.reconciler import LinkReconciler
-from harness.records import NODE_LOGS_DIR, TOXIPROXY_LOG, Plan
+from harness.records import DATA_DIR, NODE_LOGS_DIR, TOXIPROXY_LOG, Plan
 from harness.session import Session
 from harness.spawner import tail
 from harness.targets import NodeAddress, NodeSettings, Target
@@ -96,18 +96,21 @@ def make_members(plan: Plan, session: Session, topology: Topology, target: Targe
     """How every node of the plan is started."""
     addresses = [NodeAddress(node.name, node.id, session.host, topology.port_of(node.name)) for node in plan.nodes]
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
+    keeps = any(action.options.get("keep_data") for action in plan.actions)
     members = []
     for address in addresses:
+        data_dir = run_dir / DATA_DIR / address.name if keeps else None
         settings = NodeSettings(
             address=address,
             cluster=session.cluster_id,
             egress_offset=topology.offset_of(topology.site_of(address.name)),
             bootstrap=bootstrap,
             options=plan.experiment["cluster"]["node"],
+            data_dir=None if data_dir is None else str(data_dir.resolve()),
         )
         log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
         spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent)
-        members.append(Member(address, spec))
+        members.append(Member(address, spec, data_dir))
     return members
 
 

@@ -21,6 +21,7 @@ OPERATIONS_DIR: Final = "operations"  # one Arrow IPC stream per worker: <worker
 NODES_FILE: Final = "nodes.parquet"
 NODES_STREAM: Final = "nodes.arrow"  # the same while the run goes on
 NODE_LOGS_DIR: Final = "nodes"
+DATA_DIR: Final = "data"  # one folder per node, if a fault of the plan keeps data over a restart
 TOXIPROXY_LOG: Final = "toxiproxy.log"
 LOAD_LOGS_DIR: Final = "load"  # what each load worker said
 SUMMARY_FILE: Final = "summary.json"

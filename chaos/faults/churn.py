@@ -37,6 +37,7 @@ class ChurnOptions(Section):
     session: OneDistribution
     downtime: OneDistribution
     leave: Literal["kill", "stop"] = "kill"
+    keep_data: bool = False
 
 
 class Churn(Absence):
@@ -65,7 +66,7 @@ class Churn(Absence):
                 name=entry.name,
                 entry=entry.index,
                 targets=[member],
-                options={"leave": options.leave},
+                options={"leave": options.leave, "keep_data": options.keep_data},
             )
             for member in members
             for left, back in downtimes(options, entry.at_us, entry.until_us, rng)
@@ -74,7 +75,8 @@ class Churn(Absence):
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its member is dead."""
         graceful = action.options["leave"] == "stop"
-        return [MemberClaim(name, "dead", graceful=graceful) for name in action.targets]
+        keep = action.options["keep_data"]
+        return [MemberClaim(name, "dead", graceful=graceful, keep_data=keep) for name in action.targets]
 
 
 def downtimes(options: ChurnOptions, begin: int, end: int, rng: Random) -> Iterator[tuple[int, int]]:

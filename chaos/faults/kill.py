@@ -1,4 +1,5 @@
-"""`kill`: SIGKILL. The member stays dead unless `restart_after` brings it back, with the same identity and no data.
+"""`kill`: SIGKILL. The member stays dead unless `restart_after` brings it back, with the same identity, and
+with its data only if `keep_data` says so.
 
 Effective if the process table has no such process; ended if it has again.
 """
@@ -21,6 +22,7 @@ from harness.records import Action
 class KillOptions(Section):
     nodes: Select
     restart_after: PositiveTime | None = None
+    keep_data: bool = False
 
 
 class Kill(Absence):
@@ -44,9 +46,10 @@ class Kill(Absence):
                 name=entry.name,
                 entry=entry.index,
                 targets=world.select_members(options.nodes, entry.at_us, rng),
+                options={"keep_data": options.keep_data},
             )
         ]
 
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its targets are dead."""
-        return [MemberClaim(name, "dead") for name in action.targets]
+        return [MemberClaim(name, "dead", keep_data=action.options["keep_data"]) for name in action.targets]

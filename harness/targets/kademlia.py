@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,7 @@ class KademliaTarget:
         """See `Target.command`."""
         here = settings.address
         command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
+        command += ["--parent-pid", str(os.getpid())]
         command += [
             "--host",
             here.host,

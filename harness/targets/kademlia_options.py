@@ -17,11 +17,12 @@ class NodeOptions(Section):
     republish: PositiveTime | None = None
     refresh: PositiveTime | None = None
     expire: PositiveTime | None = None
+    rpc_timeout: PositiveTime | None = None
 
 
 def command_line_options(options: Mapping[str, Any]) -> Iterator[str]:
     """The resolved options as the node's command line takes them."""
     for name, value in options.items():
         if value is not None:
-            yield f"--{name}"
+            yield f"--{name.replace('_', '-')}"
             yield str(value) if name in ("k", "alpha", "beta") else f"{value / 1e6:f}s"

@@ -144,6 +144,12 @@ def test_an_older_version_than_the_newest_acknowledged_one_is_stale() -> None:
     assert Integrity().check(case(rows, stale=1)).verdict == "pass"
 
 
+def test_the_newest_acknowledged_version_is_not_stale_and_one_of_unknown_fate_is_not_missed() -> None:
+    rows = [*stored("a"), op("store", "a", 2.0, "timeout", version=2), read("a", version=1)]
+    assert list(case(rows).fates.stale) == []
+    assert Integrity().check(case(rows)).verdict == "pass"
+
+
 def test_right_answers_pass_and_no_answers_leave_it_open() -> None:
     assert Integrity().check(case([*stored("a"), read("a")])).verdict == "pass"
     assert Integrity().check(case(stored("a"))).verdict == "unknown"

@@ -48,21 +48,20 @@ def too_many(count: int, of: int, share: float) -> bool:
 
 def oracle(rows: pd.DataFrame, window: Window, until: float) -> float | None:
     """Window by window, row by row."""
-    good = []
     steps = math.floor((until - window.healed - WIDTH) / STEP + 1e-9) + 1
-    for step in range(steps):
-        begin = window.healed + step * STEP
-        bad = False
-        for kind in ("lookup", "store"):
-            of_kind = [row for row in rows.to_dict("records") if row["kind"] == kind]
-            before = [row for row in of_kind if row["finished"] < 10]
-            failures = sum(row["outcome"] != "ok" for row in before) / len(before)
-            p99 = float(np.quantile([row["latency"] for row in before], 0.99))
+    good = [True] * steps
+    for kind in ("lookup", "store"):
+        of_kind = [row for row in rows.to_dict("records") if row["kind"] == kind]
+        before = [row for row in of_kind if row["finished"] < 10]
+        failures = sum(row["outcome"] != "ok" for row in before) / len(before)
+        p99 = float(np.quantile([row["latency"] for row in before], 0.99))
+        limit = max(2 * p99, p99 + 0.05)
+        for step in range(steps):
+            begin = window.healed + step * STEP
             inside = [row for row in of_kind if begin <= row["intended"] < begin + WIDTH]
             failed = sum(row["outcome"] != "ok" for row in inside)
-            slow = sum(row["latency"] > max(2 * p99, p99 + 0.05) for row in inside)
-            bad |= too_many(failed, len(inside), failures + 0.01) or too_many(slow, len(inside), 0.01)
-        good.append(not bad)
+            slow = sum(row["latency"] > limit for row in inside)
+            good[step] &= not too_many(failed, len(inside), failures + 0.01) and not too_many(slow, len(inside), 0.01)
     first = next((step for step in range(steps) if all(good[step:])), None)
     return None if first is None else round(first * STEP, 6)
 
