@@ -41,5 +41,5 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tox: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tox
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt tox tox-uv
 	@touch $@

@@ -10,6 +10,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from harness import faults
+from harness.quantities import parse_share, parse_time, time_text
 from harness.selectors import ALL
 
 CHECKERS = "kadstorm.checkers"
@@ -31,8 +32,17 @@ def _faults() -> Iterator[str]:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    value = "all" if info.default == ALL else info.default
-    return "optional" if value is None else f"default {value}"
+    return "optional" if info.default is None else f"default {_written(info)}"
+
+
+def _written(info: FieldInfo) -> str:
+    """A default as one would write it in a file."""
+    parsers = {getattr(each, "func", None) for each in info.metadata}
+    if parse_share in parsers:
+        return f"{info.default / 10_000:g}%"
+    if parse_time in parsers:
+        return time_text(info.default)
+    return "all" if info.default == ALL else str(info.default).lower()
 
 
 def _experiments() -> Iterator[str]:

@@ -74,7 +74,7 @@ SETTINGS = click.option(
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder; with several runs, their parent.")
 @click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run each so many times.")
-@click.option("--fail-fast", is_flag=True, help="Stop after the first run that does not pass.")
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failed expectation.")
 @click.option("--quiet", is_flag=True, help="Only the verdict.")
 @click.pass_context
 def run(
@@ -109,7 +109,7 @@ def run(
             if (codes and codes[-1] and fail_fast) or interrupt.received:
                 break
             folder = _run_folder(plan, out, single=len(jobs) == 1)
-            codes.append(_run_one(plan, text, folder, found, interrupt, console, quiet=quiet))
+            codes.append(_run_one(plan, text, folder, found, interrupt, console, quiet=quiet, fail_fast=fail_fast))
     ctx.exit(worst(codes))
 
 
@@ -259,6 +259,7 @@ def _run_one(
     console: Console,
     *,
     quiet: bool,
+    fail_fast: bool,
 ) -> int:
     from harness import faults
     from harness.environment import environment
@@ -283,6 +284,7 @@ def _run_one(
         interrupt=interrupt,
         fault_of=faults.get,
         watch=None if quiet else watch,
+        failing=(lambda: _failing(folder)) if fail_fast else None,
     )
     try:
         runner.run()
@@ -290,6 +292,12 @@ def _run_one(
         for view in views:
             view.close()
     return _report(folder, console)
+
+
+def _failing(folder: Path) -> list[str]:
+    import reports
+
+    return [one.text for one in reports.analyse(folder).expectations if one.verdict == "fail"]
 
 
 def _report(folder: Path, console: Console) -> int:

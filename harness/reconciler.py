@@ -116,6 +116,8 @@ def touched(topology: Topology, effect: LinkEffect) -> Iterator[tuple[Link, Stre
 
 
 def _state(effects: list[tuple[Stream, LinkEffect]], *, responsive: bool) -> ProxyState:
+    if not effects:
+        return ProxyState()
     refused = any(effect.kind == "refuse" for _, effect in effects)
     if refused and not responsive:
         streams: tuple[Stream, ...] = ("upstream", "downstream")

@@ -21,6 +21,7 @@ from harness.cleanup import end_processes
 from harness.cluster import Cluster
 from harness.errors import HarnessError, KadstormError, LoadFailed
 from harness.events import Consumer, Events
+from harness.failfast import Ask, FailedFast, FailFast
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
@@ -89,6 +90,7 @@ class Runner:
     interrupt: Interrupt
     fault_of: Callable[[str], Fault]
     watch: Callable[[Live], Consumer] | None = None
+    failing: Ask | None = None  # for --fail-fast: the expectations that fail so far
 
     def run(self) -> Outcome:
         """Run it to its end, whatever that is.
@@ -122,6 +124,9 @@ class Runner:
             try:
                 with self.interrupt.interruptible():
                     self._phases(stack)
+            except FailedFast as error:
+                self.outcome.add("fail", str(error))
+                self.events.emit("expectation", detail={"message": str(error)})
             except Interrupted as error:
                 self.outcome.add("interrupted", str(error))
                 self.events.emit("interrupted", detail={"signal": self.interrupt.received})
@@ -233,7 +238,7 @@ class Runner:
     def _play(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Player:
         duration = self.plan.experiment["duration_us"] / 1e6
         player = Player(
-            cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=lambda: check_workers(load)
+            cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=self._health(load, stack)
         )
         self._on_teardown(stack, "the player's threads", player.close)
         self._on_teardown(stack, "faults in force", player.heal_all)
@@ -248,6 +253,20 @@ class Runner:
         self.events.emit("load", name="drained", detail=asdict(done))
         check_workers(load)
         return player
+
+    def _health(self, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
+        """What ends a run before its time: a dead load worker, and with --fail-fast a failed expectation."""
+        if self.failing is None:
+            return lambda: check_workers(load)
+        watcher = FailFast(self.failing)
+        self._on_teardown(stack, "the watch over expectations", watcher.close)
+        watcher.start()
+
+        def check() -> None:
+            check_workers(load)
+            watcher.check()
+
+        return check
 
     def _final_heal(self, cluster: Cluster, player: Player) -> None:
         player.heal_all()

@@ -2,6 +2,7 @@
 
 - Join: look up our own identifier through the bootstrap nodes, again and again with growing pauses, so that nodes that
   all start at once find each other without waiting for the hourly refresh. The same again when contacts get lost.
+  Clients wait until the first of them has ended.
 - Suspects and unverified contacts are pinged when they are due, a few at a time; so are those of which nothing was
   heard for CHECK_AFTER, so that what is handed out as alive was so lately.
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
@@ -33,6 +34,7 @@ TICK = 0.25  # s between two looks at what is due
 PINGS_PER_TICK = 3
 CHECK_AFTER = 60.0  # s of silence; BEP 5 says 15 minutes, but the sessions that it was made for are longer
 JOIN_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # s after each lookup of our own identifier
+HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's own limits still within their usual 5 s
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
 LONELY = 10.0  # s between two looks at the bootstrap nodes while nobody in the table answers
@@ -74,6 +76,8 @@ class Maintenance:
         self._expire()
         self._republish()
         if self._bootstrap:
+            self._peer.hold_clients()
+            self._peer.clock.call_later(HOLD_MOST, self._peer.release_clients)
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
 
     # --- join ------------------------------------------------------------------------------------
@@ -104,6 +108,7 @@ class Maintenance:
             if step < len(JOIN_PAUSES):
                 self._peer.clock.call_later(JOIN_PAUSES[step], lambda: self._look_around(step + 1))
             if step == 0:
+                self._peer.release_clients()
                 self._refresh_far_buckets()
 
         self._looked_around = self._peer.clock.monotonic()

@@ -43,6 +43,7 @@ from node.wire import (
 )
 
 NONCES = 256  # of the last pings that are remembered for observers
+MOST_HELD = 1024  # client requests that wait until the node has joined
 PADDING_LIMIT = 2**20  # bytes
 # s; whatever takes longer goes on with what it has. Together well below the 5 s that clients usually wait.
 LOOKUP_LIMIT = 2.5
@@ -179,6 +180,7 @@ class Peer:
         self.storage = storage
         self.table = RoutingTable(contact.id, settings.k)
         self.on_contact: OnContact = lambda _contact, _heard: None
+        self._held: list[tuple[Put | Get, Reply]] | None = None
         self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
@@ -201,10 +203,8 @@ class Peer:
                 reply(self._on_find_value(sender, message))
             case Store():
                 reply(self._on_store(message.record))
-            case Put():
-                self.put(message, reply)
-            case Get():
-                self.get(message.key, reply)
+            case Put() | Get():
+                self._serve_client(message, reply)
             case Inspect():
                 reply(self._on_inspect(message))
             case PingVia():
@@ -312,6 +312,24 @@ class Peer:
         Search(self, target, ended, value=value).advance()
 
     # --- the client's operations -----------------------------------------------------------------
+
+    def hold_clients(self) -> None:
+        """Let clients wait until `release_clients`: a node that has not joined would miss what others hold."""
+        self._held = []
+
+    def release_clients(self) -> None:
+        """Serve those that wait, and from now on all at once."""
+        held, self._held = self._held or [], None
+        for message, reply in held:
+            self._serve_client(message, reply)
+
+    def _serve_client(self, message: Put | Get, reply: Reply) -> None:
+        if self._held is None:
+            self.put(message, reply) if isinstance(message, Put) else self.get(message.key, reply)
+        elif len(self._held) < MOST_HELD:
+            self._held.append((message, reply))
+        else:
+            reply(Refusal("this node is joining, and many wait already"))
 
     def get(self, key: bytes, reply: Reply) -> None:
         """Look a value up: in the own store, else in the network."""

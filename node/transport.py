@@ -2,7 +2,8 @@
 
 - Requests go out only over connections that this node has dialled itself, by its dialing rule; answers come back on the
   connection on which the request came. Many requests are in flight on one connection.
-- There is one timer for all deadlines, and no task or `wait_for` per request (a third of the rate, measured).
+- There is one timer for all deadlines, set for the first of them, and no task or `wait_for` per request (a third of the
+  rate, measured).
 - A pool keeps POOL outgoing connections, least recently used out. One that turns out to be dead is dialled again once
   for the requests that waited on it (all are idempotent); one that is closed at once after dialling counts as refused:
   that is how a dead destination looks behind Toxiproxy.
@@ -40,7 +41,7 @@ BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no 
 POOL = 16  # outgoing connections
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
-SWEEP = 0.02  # s between two looks at the deadlines
+SWEEP = 0.02  # s at least between two looks at the deadlines
 LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
 CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
@@ -229,6 +230,8 @@ class TcpTransport:
         self._dials: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._sweep_at = 0.0
+        self._closed = False
 
     async def listen(self) -> None:
         """Serve at the advertised address. Raises ListenError."""
@@ -238,12 +241,12 @@ class TcpTransport:
             self._server = await self._loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
         except OSError as error:
             raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-        self._sweep()
 
     async def close(self) -> None:
         """Stop serving and close every connection."""
         if self._server is not None:
             self._server.close()
+        self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for task in self._dials:
@@ -262,7 +265,7 @@ class TcpTransport:
     def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
         """See `Transport.send`."""
         pending = Pending(contact, message, time.monotonic() + timeout, done)
-        heapq.heappush(self._deadlines, (pending.deadline, next(self._order), pending))
+        self._watch(pending.deadline, pending)
         self._submit(pending)
 
     def _submit(self, pending: Pending) -> None:
@@ -343,9 +346,29 @@ class TcpTransport:
             pending.deadline = 0.0
             pending.done(error, pending.sent_at, None)
 
+    def _watch(self, deadline: float, pending: Pending) -> None:
+        heapq.heappush(self._deadlines, (deadline, next(self._order), pending))
+        if self._sweeper is None or deadline < self._sweep_at:
+            self._schedule_sweep()
+
+    def _schedule_sweep(self) -> None:
+        """Look again when the first deadline is due; what is settled meanwhile costs one look for all that are so."""
+        while self._deadlines and not self._deadlines[0][2].deadline:
+            heapq.heappop(self._deadlines)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        if self._deadlines and not self._closed:
+            self._sweep_at = max(time.monotonic() + SWEEP, self._deadlines[0][0])
+            self._sweeper = self._loop.call_later(self._sweep_at - time.monotonic(), self._sweep)
+
     def _sweep(self) -> None:
-        self._sweeper = self._loop.call_later(SWEEP, self._sweep)
-        now = time.monotonic()
+        try:
+            self._expire(time.monotonic())
+        finally:
+            self._schedule_sweep()
+
+    def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, pending = heapq.heappop(self._deadlines)
             if not pending.deadline:
@@ -355,5 +378,5 @@ class TcpTransport:
                     pending.connection.waiting.pop(pending.rid, None)
                 continue
             pending.timed_out = True
-            heapq.heappush(self._deadlines, (now + LATE, next(self._order), pending))
+            self._watch(now + LATE, pending)
             pending.done(RpcTimeout("no answer in time"), pending.sent_at, None)

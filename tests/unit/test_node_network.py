@@ -389,6 +389,26 @@ def test_a_third_of_the_nodes_coming_and_going_loses_nothing() -> None:
         assert network.get(17, name)[0].found
 
 
+def test_a_gateway_that_has_just_restarted_lets_clients_wait_until_it_has_joined() -> None:
+    network = Network.of(20)
+    network.store_all(names(30))
+    network.kill(7)
+    network.start(7)
+    answers: list[Answer] = []
+    for name in names(30):
+        network.peers[7].handle(None, Get(key_of(name.encode())), answers.append)
+    assert answers == []
+    network.clock.run(0.5)
+    assert [isinstance(answer, GetResult) and answer.found for answer in answers] == [True] * 30
+
+
+def test_a_gateway_that_cannot_join_answers_all_the_same() -> None:
+    network = Network()
+    network.start(3)
+    _, took = network.get(3, "anything")
+    assert took <= 1.0
+
+
 def test_another_identity_at_an_address_replaces_the_old_one_everywhere() -> None:
     network = Network.of(20)
     old = network.peers[9].contact
