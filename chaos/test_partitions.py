@@ -24,5 +24,6 @@ def test_both_sides_are_one_network_again_after_the_heal(cluster: Cluster, injec
     with inject("partition", shape="isolate", nodes=["node-0", "node-1", "node-2"]):
         cluster.store("inside", b"one side", via="node-0")
         cluster.store("outside", b"other side", via="node-7")
+    cluster.wait_converged()
     assert {cluster.lookup("inside", via=name) for name in cluster.addresses} == {b"one side"}
     assert {cluster.lookup("outside", via=name) for name in cluster.addresses} == {b"other side"}

@@ -28,6 +28,7 @@ PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
 SAMPLE_TIMEOUT = 1.0  # s
 CLIENT_TIMEOUT = 5.0  # s
+CONVERGED = 15.0  # s
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ class Cluster:
                 raise MemberFailed(f"the cluster did not become ready in time: {lacks_text(lacking)}")
             time.sleep(READY_POLL)  # the nodes converge by themselves: all there is to do is to look again
             lacking = self.unready()
+
+    def wait_converged(self, *, within: float = CONVERGED) -> None:
+        """Wait until every member knows its closest nodes again, as after a heal. Raises MemberFailed after ``within`` s."""
+        self.wait_ready(deadline=time.monotonic() + within)
 
     def close(self) -> None:
         """Close every connection of ours."""
