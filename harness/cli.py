@@ -39,6 +39,9 @@ class Group(click.Group):
         except KadstormError as error:
             click.echo(str(error), err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("interrupted; nothing was running yet", err=True)
+            ctx.exit(130)
         except BrokenPipeError:
             ctx.exit(1)
 

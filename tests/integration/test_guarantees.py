@@ -15,7 +15,8 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.cleanup import processes_of
+from harness.cleanup import processes_of, sweep
+from harness.session import state_dir
 
 LIMIT = 120.0  # s for one short storm
 SHORT = {
@@ -126,6 +127,7 @@ def background(tmp_path: Path) -> Iterator[Callable[[Path], tuple[subprocess.Pop
     for process in started:
         process.kill()
         process.wait()
+    sweep(state_dir())  # what the killed ones leave on purpose
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
@@ -365,3 +367,26 @@ def test_cleanup_removes_what_a_dead_session_left_and_leaves_living_ones_alone(
     assert f"{session_of(living_folder)}: alive" in done.stdout
     assert living.wait(LIMIT) == 0
     assert not psutil.pid_exists(dead.pid)
+
+
+def test_ctrl_c_while_toxiproxy_is_being_built_ends_at_once(experiment: Any, tmp_path: Path) -> None:
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    go = tools / "go"
+    go.write_text('#!/bin/sh\necho $$ > "$(dirname "$0")/pid"\nexec sleep 60\n')
+    go.chmod(0o755)
+    bare = {name: value for name, value in os.environ.items() if name != "KADSTORM_TOXIPROXY"}
+    bare |= {"PATH": f"{tools}:/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-P", "-m", "harness", "run", str(experiment()), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(command, env=bare, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process:
+        deadline = time.monotonic() + 30
+        while not (tools / "pid").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert not psutil.pid_exists(int((tools / "pid").read_text()))
+    assert not (tmp_path / "run").exists()
