@@ -80,7 +80,8 @@ _TELLERS: dict[str, Callable[[Event], str | None]] = {
     "heal-observed": _ended,
     "skipped": lambda event: f"skipped {_title(event)}: {_targets(event)} {event.detail.get('why', 'absent')}",
     "member-exit": lambda event: f"{event.name} DIED UNASKED: {event.detail.get('exit')}",
-    "worker-exit": lambda event: f"load worker {event.name} DIED: {event.detail.get('exit')}",
+    "worker-exit": lambda event: str(event.detail.get("exit")),
+    "expectation": lambda event: str(event.detail.get("message")),
     "error": lambda event: f"ERROR {event.detail.get('message', '')}",
     "interrupted": lambda event: f"{event.detail.get('signal')}: healing, taking down, writing what there is",
 }
