@@ -4,7 +4,8 @@ Pure half: `desired_state` computes from all effects together what each proxy sh
 any order: latencies add, the lowest bandwidth wins, black hole over all of these, refusal over black hole.
 
 Doing half: `LinkReconciler` compares that with what it knows of the proxies and sends the difference. What it knows is
-what Toxiproxy acknowledged; when a call fails, it reads everything back and goes on from the truth.
+what Toxiproxy acknowledged. When a call fails, it is in doubt for a while: requests that were given up may still be
+carried out. In doubt it reads everything back first, and is done only when a read-back finds nothing left to do.
 
 What travels from A to B is: requests on A's connections to B (their upstream) and answers on B's connections to A
 (their downstream). So an effect A→B touches two proxies of each pair of nodes, each in one stream. `refuse` and
@@ -33,7 +34,8 @@ from harness.toxiproxy.control import ToxiproxyControl
 
 Stream = Literal["upstream", "downstream"]
 
-TRIES = 3
+TRIES = 4
+DOUBT = 30.0  # s after a failure; Toxiproxy gives a request up after 25 s
 WHOLE_CONNECTION = ("refuse", "reset")
 TOXIC_TYPES = {"blackhole": "timeout", "reset": "reset_peer"}  # the others are called as in faults
 ATTRIBUTES = {  # of each kind, all that Toxiproxy knows: what an effect leaves out is 0, and is told so when read back
@@ -221,6 +223,7 @@ class LinkReconciler:
         self._topology, self._control, self._writer = topology, control, writer
         self._lock = threading.Lock()
         self._known: dict[str, ProxyState] = {}
+        self._doubt_until = 0.0  # monotonic
         self._wanted: dict[str, ProxyState] = {}
 
     def create(self) -> None:
@@ -240,15 +243,7 @@ class LinkReconciler:
         wanted = desired_state(self._topology, effects, unresponsive)
         with self._lock:
             self._wanted = wanted
-            first = time.monotonic()
-            for left in reversed(range(TRIES)):
-                try:
-                    sent = self._converge(unresponsive)
-                    break
-                except ToxiproxyFailed as error:
-                    self._known = {}  # uncertain: read back before the next try
-                    if not left or isinstance(error, ToxiproxySilent):
-                        raise
+            first, sent = time.monotonic(), self._converge(unresponsive)
             return Applied(len({request.proxy for request in sent}), len(sent), first, time.monotonic())
 
     def verify(self) -> list[str]:
@@ -261,7 +256,29 @@ class LinkReconciler:
         return {name: state_told(told) for name, told in self._control.states().items()}
 
     def _converge(self, unresponsive: Collection[str]) -> list[ApiRequest]:
-        if not self._known:
+        """Send until all is as wanted; what was sent. Raises ToxiproxyFailed."""
+        sent: list[ApiRequest] = []
+        for left in reversed(range(TRIES)):
+            try:
+                requests = self._send_difference(unresponsive)
+            except ToxiproxyFailed as error:
+                self._doubt_until = time.monotonic() + DOUBT
+                if not left or isinstance(error, ToxiproxySilent):
+                    raise
+                continue
+            sent += requests
+            if not requests or not self._in_doubt():
+                return sent
+        raise ToxiproxyFailed(
+            f"Toxiproxy's links do not stay as they are told: after {TRIES} tries {sent[-1].proxy} and maybe others differ; "
+            "something else changes them"
+        )
+
+    def _in_doubt(self) -> bool:
+        return time.monotonic() < self._doubt_until
+
+    def _send_difference(self, unresponsive: Collection[str]) -> list[ApiRequest]:
+        if self._in_doubt():
             self._known = self._read()
             self._require_all()
         requests = [
@@ -275,10 +292,9 @@ class LinkReconciler:
                 responsive=link.node not in unresponsive,
             )
         ]
-        if requests:
-            for response in self._writer.send(requests):
-                if not response.ok:
-                    raise ToxiproxyFailed(f"Toxiproxy refused {response}")
+        for response in self._writer.send(requests) if requests else ():
+            if not response.ok:
+                raise ToxiproxyFailed(f"Toxiproxy refused {response}")
         self._known = dict(self._wanted)
         return requests
 

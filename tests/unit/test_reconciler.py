@@ -19,6 +19,7 @@ from harness.effects import LinkEffect, LinkEffectKind
 from harness.errors import ToxiproxyFailed, ToxiproxySilent
 from harness.links import Topology
 from harness.reconciler import (
+    TRIES,
     LinkReconciler,
     ProxyState,
     Toxic,
@@ -383,7 +384,7 @@ def test_what_is_refused_again_and_again_is_told_with_method_path_status_and_bod
     reconciler = reconciler_on(model, PAIR)
     with pytest.raises(ToxiproxyFailed, match=r"POST /proxies/site-0-%3Enode-1: HTTP 400 bad request body"):
         reconciler.apply([effect("refuse")])
-    assert len(model.log) == 3
+    assert len(model.log) == TRIES
 
 
 def test_a_break_in_the_middle_is_read_back_and_finished() -> None:
@@ -418,6 +419,40 @@ def test_a_silent_api_is_waited_for_once_and_read_back_by_the_next_call() -> Non
     model.proxies["site-0->node-1"]["enabled"] = False  # it was carried out after all
     assert reconciler.apply([effect("refuse")]).requests == 0
     assert reconciler.apply([]).requests == 1
+
+
+def test_requests_that_were_given_up_and_are_carried_out_late_are_undone() -> None:
+    late: list[list[ApiRequest]] = []
+
+    class Late(ModelToxiproxy):
+        """Gives no answer to the first call, and carries it out right after the second one."""
+
+        def send(self, requests: Sequence[ApiRequest]) -> list[ApiResponse]:
+            if not late:
+                late.append(list(requests))
+                raise ToxiproxySilent("no answer in time")
+            answers = super().send(requests)
+            if late[0]:
+                super().send(late[0])
+                late[0] = []
+            return answers
+
+    reconciler = reconciler_on(Late(), PAIR)
+    with pytest.raises(ToxiproxySilent):
+        reconciler.apply([effect("latency", latency=10, jitter=0)])
+    reconciler.apply([effect("refuse")])
+    assert reconciler.verify() == []
+
+
+def test_links_that_do_not_stay_as_they_are_told_are_an_error() -> None:
+    class Stubborn(ModelToxiproxy):
+        def _answer(self, request: ApiRequest) -> tuple[int, bytes]:
+            self.log.append(request)
+            return (500, b"") if len(self.log) == 1 else (200, b"")
+
+    reconciler = reconciler_on(Stubborn(), PAIR)
+    with pytest.raises(ToxiproxyFailed, match=r"do not stay as they are told.*site-0->node-1"):
+        reconciler.apply([effect("refuse")])
 
 
 def test_links_that_are_gone_from_toxiproxy_are_told_by_number_and_name() -> None:
