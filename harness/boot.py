@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from harness.toxiproxy.server import ToxiproxyServer
 
 API_PORT = 9_474  # below the block of nodes and links
 BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
+LOOK_EVERY = 0.1  # s
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_DEFAULT = 32768
 
@@ -45,8 +46,18 @@ class Booted:
     toxiproxy_version: str
 
 
-def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Events, on_teardown: OnTeardown) -> Booted:
+def boot(
+    plan: Plan,
+    session: Session,
+    run_dir: Path,
+    binary: Path,
+    events: Events,
+    on_teardown: OnTeardown,
+    check: Callable[[], None] = lambda: None,
+) -> Booted:
     """Start everything and wait until the cluster is ready. What was started is given to ``on_teardown`` at once.
+
+    ``check`` is called several times a second meanwhile; what it raises ends the boot.
 
     Raises:
         HarnessError: something did not start; the text says what, and has the end of its log.
@@ -58,6 +69,8 @@ def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Even
     session.reserve_ports(topology.base_port, topology.port_count)
     target = registry.target(settings["target"])
     backend = registry.backend(settings["backend"])(session.spawn)
+    starter = ThreadPoolExecutor(1, thread_name_prefix="kadstorm-boot")
+    on_teardown("the start of members", starter.shutdown)  # after the backend, which ends those that still start
     on_teardown("the backend", backend.close)
     members = Members(
         backend,
@@ -71,12 +84,14 @@ def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Even
     links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
     network = network_effects(topology, plan.experiment["network"])
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
-    with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(members.start, deadline=deadline)
-        version = server.start()
-        links.create()
-        links.apply(network)
-        starting.result()
+    starting = starter.submit(members.start, deadline=deadline)
+    version = server.start()
+    links.create()
+    links.apply(network)
+    while not starting.done():
+        check()
+        wait([starting], timeout=LOOK_EVERY)
+    starting.result()
     cluster = Cluster(
         topology=topology,
         addresses=[members[name].address for name in members.names()],
@@ -88,7 +103,7 @@ def boot(plan: Plan, session: Session, run_dir: Path, binary: Path, events: Even
         network=network,
     )
     on_teardown("the cluster", cluster.close)
-    cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes))
+    cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
     return Booted(cluster, server, version)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -130,7 +130,7 @@ class Cluster:
         """Members that do not know their true closest nodes yet, and what they lack."""
         return self._target.unready(list(self.addresses.values()), self._handles, self._options)
 
-    def wait_ready(self, *, deadline: float) -> None:
+    def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.
 
         Raises:
@@ -138,6 +138,7 @@ class Cluster:
         """
         lacking = self.unready()
         while lacking:
+            check()  # it may raise, and so end the wait
             if self.members.lost():
                 raise MemberFailed(f"{', '.join(self.members.lost())} died before the cluster was ready")
             if time.monotonic() > deadline:

@@ -1,7 +1,8 @@
 """Ctrl-C and its kin: one signal ends a run in order, a second one ends it at once.
 
-Inside `interruptible()` a signal raises `Interrupted` in the main thread, whatever it is waiting for. Outside it (while
-healing, tearing down, writing) it is only noted: a run that is already ending is not torn in two.
+A signal only sets a flag. Whoever waits looks at it several times a second by `check`, at a place where an exception does
+no harm. Raising from the handler itself was tried and rejected: it struck in the middle of a thread's start, and left a
+broken one behind.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -16,6 +18,7 @@ from types import FrameType
 from harness.errors import KadstormError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LOOK_EVERY = 0.1  # s
 
 
 class Interrupted(KadstormError):
@@ -29,7 +32,6 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._raising = False
 
     @contextmanager
     def installed(self) -> Iterator[Interrupt]:
@@ -41,23 +43,22 @@ class Interrupt:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    @contextmanager
-    def interruptible(self) -> Iterator[None]:
-        """Let a signal raise `Interrupted` in here; one that came before raises at once."""
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
         if self.received:
             raise Interrupted(f"interrupted by {self.received}")
-        self._raising = True
-        try:
-            yield
-        finally:
-            self._raising = False
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass. Raises Interrupted as soon as a signal comes."""
+        until = time.monotonic() + seconds
+        self.check()
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, LOOK_EVERY))
+            self.check()
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.received:
-            sys.stderr.write(f"\n{name} again: ending at once; children end with this process\n")
+            os.write(sys.stderr.fileno(), f"\n{name} again: ending at once; children end with this process\n".encode())
             os._exit(130)
         self.received = name
-        if self._raising:
-            self._raising = False
-            raise Interrupted(f"interrupted by {name}")

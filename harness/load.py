@@ -25,6 +25,7 @@ import msgspec
 from harness.errors import LoadFailed
 from harness.spawner import Spawn, describe_exit, tail
 
+CHECK_EVERY = 0.1  # s
 UP_TIMEOUT = 60.0  # s for an interpreter and Locust to start on a busy machine
 PRELOAD_TIMEOUT = 300.0  # s; workers bound their tries by themselves
 READBACK_TIMEOUT = 600.0  # s; so do they here
@@ -142,7 +143,7 @@ class LoadDriver:
 
     ``configs`` are the workers' configurations (loadtests/config.py), each with a ``worker`` name of its own; they and
     the workers' logs are kept in ``folder``. ``on_exit`` is called from a thread of the driver's, once for each worker
-    that ends unasked.
+    that ends unasked. ``check`` is called several times a second while something is waited for; what it raises ends the wait.
     """
 
     def __init__(
@@ -152,10 +153,12 @@ class LoadDriver:
         spawn: Spawn,
         folder: Path,
         on_exit: Callable[[WorkerExit], None] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._spawn = spawn
         self._folder = folder
         self._on_exit = on_exit
+        self._check = check
         self._workers = [_Worker(config, folder) for config in configs]
         self._changed = threading.Condition()
         self._exits: list[WorkerExit] = []
@@ -296,7 +299,7 @@ class LoadDriver:
     def _await(self, event: str, timeout: float, *, all_needed: bool = False) -> list[dict[str, Any]]:
         """The ``event`` of every worker that lives to tell it."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._settled(event, all_needed), timeout):
+            if not self._settled_within(timeout, lambda: self._settled(event, all_needed)):
                 late = [worker for worker in self._workers if not worker.exit and event not in worker.heard]
                 raise LoadFailed(self._too_late(event, timeout, late))
             told = [worker.heard[event] for worker in self._workers if event in worker.heard]
@@ -304,6 +307,15 @@ class LoadDriver:
         if dead and (all_needed or not told):
             raise LoadFailed("\n".join(dead))
         return told
+
+    def _settled_within(self, timeout: float, settled: Callable[[], bool]) -> bool:
+        """Wait for it, and look several times a second whether anybody still wants us to."""
+        until = time.monotonic() + timeout
+        while not self._changed.wait_for(settled, min(CHECK_EVERY, max(0.0, until - time.monotonic()))):
+            self._check()
+            if time.monotonic() >= until:
+                return settled()
+        return True
 
     def _settled(self, event: str, all_needed: bool) -> bool:
         missing = [worker for worker in self._workers if event not in worker.heard]

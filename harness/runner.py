@@ -122,8 +122,7 @@ class Runner:
     def _run_journalled(self) -> None:
         with ExitStack() as stack:
             try:
-                with self.interrupt.interruptible():
-                    self._phases(stack)
+                self._phases(stack)
             except FailedFast as error:
                 self.outcome.add("fail", str(error))
                 self.events.emit("expectation", detail={"message": str(error)})
@@ -156,7 +155,7 @@ class Runner:
         with self._phase("boot"):
             booted = boot(
                 self.plan, session, self.run_dir, self.toxiproxy, self.events,
-                lambda what, close: self._on_teardown(stack, what, close),
+                lambda what, close: self._on_teardown(stack, what, close), self.interrupt.check,
             )  # fmt: skip
         self._tell_ready(booted)
         self._start_sampler(booted.cluster, stack)
@@ -167,7 +166,7 @@ class Runner:
             player = self._play(booted.cluster, load, stack)
         with self._phase("settle"):
             self._final_heal(booted.cluster, player)
-            time.sleep(self.plan.experiment["settle_us"] / 1e6)  # the experiment asks for this time itself
+            self.interrupt.sleep(self.plan.experiment["settle_us"] / 1e6)
         with self._phase("readback"):
             self._read_back(booted.cluster, load)
         self._check_toxiproxy(booted)
@@ -177,6 +176,7 @@ class Runner:
             self._load_configs(session),
             spawn=session.spawn,
             folder=self.run_dir / LOAD_LOGS_DIR,
+            check=self.interrupt.check,
             on_exit=lambda exit_: self.events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),
         )
         self._on_teardown(stack, "the load's workers", load.close)
@@ -255,16 +255,17 @@ class Runner:
         return player
 
     def _health(self, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
-        """What ends a run before its time: a dead load worker, and with --fail-fast a failed expectation."""
-        if self.failing is None:
-            return lambda: check_workers(load)
-        watcher = FailFast(self.failing)
-        self._on_teardown(stack, "the watch over expectations", watcher.close)
-        watcher.start()
+        """What ends a run before its time: a signal, a dead load worker, with --fail-fast a failed expectation."""
+        watcher = FailFast(self.failing) if self.failing is not None else None
+        if watcher is not None:
+            self._on_teardown(stack, "the watch over expectations", watcher.close)
+            watcher.start()
 
         def check() -> None:
+            self.interrupt.check()
             check_workers(load)
-            watcher.check()
+            if watcher is not None:
+                watcher.check()
 
         return check
 
@@ -297,6 +298,7 @@ class Runner:
 
     @contextmanager
     def _phase(self, name: str, *, timing: str = "") -> Iterator[None]:
+        self.interrupt.check()
         self.events.emit("phase", name=name)
         began = time.monotonic()
         yield

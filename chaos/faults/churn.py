@@ -75,7 +75,7 @@ class Churn(Absence):
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its member is dead."""
         graceful = action.options["leave"] == "stop"
-        keep = action.options["keep_data"]
+        keep = action.options.get("keep_data", False)
         return [MemberClaim(name, "dead", graceful=graceful, keep_data=keep) for name in action.targets]
 
 

@@ -52,4 +52,4 @@ class Kill(Absence):
 
     def effects(self, action: Action, topology: Topology) -> list[Effect]:
         """Its targets are dead."""
-        return [MemberClaim(name, "dead", keep_data=action.options["keep_data"]) for name in action.targets]
+        return [MemberClaim(name, "dead", keep_data=action.options.get("keep_data", False)) for name in action.targets]

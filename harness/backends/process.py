@@ -56,7 +56,8 @@ class ProcessBackend:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._closing = False
+        self._closing = False  # no member may be started any more
+        self._reading_ended = False  # nor be heard
         self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
         self._reader.start()
 
@@ -132,19 +133,22 @@ class ProcessBackend:
 
     def close(self) -> None:
         """See `Backend.close`: SIGKILL to all, since whoever wanted them to leave politely has stopped them before."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
         living = [process for process in self._processes.values() if not process.ended.is_set()]
         for process in living:
             process.asked_to_end = True
             self._signal(process, signal.SIGKILL)
         for process in living:
             process.ended.wait(EXIT_GRACE)
-        if not self._closing:
-            self._closing = True
-            os.write(self._wake_write, b"x")
-            self._reader.join()
-            self._selector.close()
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+        self._reading_ended = True
+        os.write(self._wake_write, b"x")
+        self._reader.join()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
 
     def _living(self, name: str) -> _Process | None:
         process = self._processes.get(name)
@@ -167,9 +171,13 @@ class ProcessBackend:
         process = _Process(spec, popen)
         assert popen.stdout is not None
         with self._lock:
+            if self._closing:
+                with popen:  # close its pipes, too
+                    popen.kill()
+                raise MemberFailed(f"{spec.name}: not started, since the run is ending")
             self._processes[spec.name] = process
             self._selector.register(popen.stdout, selectors.EVENT_READ, process)
-        os.write(self._wake_write, b"x")
+            os.write(self._wake_write, b"x")
         return process
 
     def _await_serving(self, process: _Process, deadline: float) -> None:
@@ -185,7 +193,7 @@ class ProcessBackend:
             )
 
     def _read_outputs(self) -> None:
-        while not self._closing:
+        while not self._reading_ended:
             for key, _ in self._selector.select():
                 if key.data is None:
                     os.read(self._wake_read, 4096)

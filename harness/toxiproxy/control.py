@@ -2,7 +2,7 @@
 
 Its client keeps the server's address in a class attribute and has no time limit. Here each instance has a consumer of
 its own, with an address, a limit and one keep-alive session. Whatever HTTP does is translated into `ToxiproxyFailed` in
-this file.
+this file. The package's `Toxiproxy` class is not used: its methods go to one fixed server, which may be somebody else's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import requests
 from toxiproxy.api import APIConsumer
-from toxiproxy.server import Toxiproxy
 
 from harness.errors import ToxiproxyFailed, ToxiproxySilent
 
@@ -49,7 +48,7 @@ def _consumer(host: str, port: int, timeout: float) -> type[APIConsumer]:
     return Consumer
 
 
-class ToxiproxyControl(Toxiproxy):  # type: ignore[misc]  # the package has no types
+class ToxiproxyControl:
     """One Toxiproxy server. Methods raise ToxiproxyFailed."""
 
     def __init__(self, host: str, port: int, *, timeout: float = TIMEOUT) -> None:

@@ -527,4 +527,4 @@ def test_any_sequence_of_faults_leaves_toxiproxy_as_the_model_says(server: Toxip
     bounded = settings(
         max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
-    run_state_machine_as_test(Faults, settings=bounded)  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(Faults, settings=bounded)

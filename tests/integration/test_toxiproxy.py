@@ -114,7 +114,10 @@ def test_a_frozen_server_is_killed_after_a_grace(server: ToxiproxyServer, monkey
     assert server.exit() == "killed by SIGKILL"
 
 
-def test_a_program_that_ends_at_once_is_told_with_its_exit_code_and_log(new_server: NewServer, tmp_path: Path) -> None:
+def test_a_program_that_ends_at_once_is_told_at_once_with_its_exit_code_and_log(
+    new_server: NewServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "START_DEADLINE", 3600)  # which nobody waits for
     broken = script(tmp_path / "broken", "echo no such flag -host >&2; exit 3")
     with pytest.raises(ToxiproxyFailed, match=rf"(?s){broken}.*{HOST}:{API_PORT}: exit code 3.*no such flag -host"):
         new_server(broken).start()
@@ -206,10 +209,12 @@ def test_single_calls_share_one_connection_and_use_no_proxy_of_the_environment(m
         thread = threading.Thread(target=fake.serve_forever, args=(0.01,))
         thread.start()
         control = ToxiproxyControl(HOST, API_PORT)
-        assert [control.version() for _ in range(3)] == ["2.12.0"] * 3
-        control.close()
-        fake.shutdown()
-        thread.join()
+        try:
+            assert [control.version() for _ in range(3)] == ["2.12.0"] * 3
+        finally:
+            control.close()
+            fake.shutdown()
+            thread.join()
     assert len(set(callers)) == 1
 
 
@@ -306,9 +311,10 @@ def talk_nonsense(connection: socket.socket) -> None:
 
 def trickle(connection: socket.socket) -> None:
     try:
-        while True:
+        for _ in range(100):  # 2 s, far beyond the deadline
             connection.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10)
             threading.Event().wait(0.02)
+        connection.close()
     except OSError:
         return  # the writer has given up
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.server
 import os
+import platform
 import shutil
 import stat
 import threading
@@ -176,7 +177,8 @@ def test_two_searches_at_once_build_once(machine: Machine) -> None:
             waiting.set()
 
     threads = [
-        threading.Thread(target=lambda: found.append(binary.find(progress=note, releases=NOWHERE))) for _ in range(2)
+        threading.Thread(target=lambda: found.append(binary.find(progress=note, releases=NOWHERE)), daemon=True)
+        for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -332,14 +334,14 @@ def test_a_release_that_does_not_run_here_never_reaches_the_cache(machine: Machi
 def test_each_platform_has_its_own_file(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, system: str, machine_name: str, file: str
 ) -> None:
-    monkeypatch.setattr(binary.platform, "system", lambda: system)
-    monkeypatch.setattr(binary.platform, "machine", lambda: machine_name)
+    monkeypatch.setattr(platform, "system", lambda: system)
+    monkeypatch.setattr(platform, "machine", lambda: machine_name)
     with pytest.raises(ToxiproxyUnavailable, match=f"downloading {NOWHERE}/{file} failed"):
         machine.find()
 
 
 def test_a_platform_without_a_release_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binary.platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     with pytest.raises(ToxiproxyUnavailable, match=r"no release for \w+ on riscv64"):
         machine.find()
 
