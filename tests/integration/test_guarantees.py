@@ -258,6 +258,20 @@ def test_a_member_that_dies_unasked_is_told_and_fails_the_run(background: Any, e
     assert "node-2" in (folder / "summary.json").read_text()
 
 
+def test_a_load_worker_that_dies_is_a_failure_of_the_run(background: Any, experiment: Any) -> None:
+    slow = {"at": "2s", "for": "20s", "latency": {"latency": "50ms", "from": "node-1", "to": "all"}}
+    process, folder = background(experiment(duration="30s", timeline=[slow]))
+    await_event(folder, "injected")  # by then there are rows
+    session = session_of(folder)
+    next(worker for worker in processes_of(session) if "loadtests" in worker.cmdline()).kill()
+    assert process.wait(LIMIT) == 3
+    assert "killed by SIGKILL" in await_event(folder, "worker-exit")["detail"]["exit"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["verdict"] == "error"
+    assert summary["lookup"]["count"] + summary["store"]["count"] > 0  # what it did until then is still counted
+    assert not processes_of(session)
+
+
 # --- nothing is left behind -----------------------------------------------------------------------------------------
 
 
