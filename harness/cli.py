@@ -102,7 +102,7 @@ def run(
     from harness.toxiproxy import binary
 
     overrides = _overrides(seed, nodes, backend, settings)
-    prepared = [_prepared(file, overrides) for file in _checked(files, overrides)]
+    prepared = _all_prepared(files, overrides)
     console = _console()
     found = binary.find(toxiproxy, progress=lambda line: console.print(line, style="dim"))
     codes: list[int] = []
@@ -209,19 +209,20 @@ def _overrides(seed: int | None, nodes: int | None, backend: str | None, setting
     return [*settings, *(f"{path}={value}" for path, value in named.items() if value is not None)]
 
 
-def _checked(files: Sequence[Path], overrides: Sequence[str]) -> Sequence[Path]:
-    """All files, if none has mistakes; else the mistakes of all of them are raised together."""
+def _all_prepared(files: Sequence[Path], overrides: Sequence[str]) -> list[tuple[Plan, str]]:
+    """All files' plans and texts; if any has mistakes, those of all of them are raised together."""
     from harness.errors import ExperimentError
 
+    prepared: list[tuple[Plan, str]] = []
     mistakes: list[str] = []
     for file in files:
         try:
-            _prepared(file, overrides)
+            prepared.append(_prepared(file, overrides))
         except ExperimentError as error:
             mistakes += error.mistakes
     if mistakes:
         raise ExperimentError(mistakes)
-    return files
+    return prepared
 
 
 def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:

@@ -6,6 +6,7 @@ line, the last one.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import msgspec
@@ -29,7 +30,9 @@ class Journal:
     def write(self, event: Event) -> None:
         """Raises HarnessError if the disk is full or the file is gone."""
         try:
-            self._file.write(self._encoder.encode(event) + b"\n")
+            line = self._encoder.encode(event) + b"\n"
+            if self._file.write(line) != len(line):  # a disk that fills up takes a part and says nothing
+                raise OSError(errno.ENOSPC, "No space left on device")
         except OSError as error:
             raise HarnessError(f"{self._path}: cannot write the journal: {error.strerror}") from error
 

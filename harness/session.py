@@ -55,15 +55,24 @@ class Lock:
 
     def acquire(self) -> bool:
         """Take the lock if it is free; False if another process (or another `Lock`) has it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a")
+        while True:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = self._path.open("a")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return False
+            if self._is_still_there(file):
+                self._file = file
+                return True
+            file.close()  # somebody removed it between our open and our lock: what we hold is nobody's
+
+    def _is_still_there(self, file: IO[str]) -> bool:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
+            return self._path.stat().st_ino == os.fstat(file.fileno()).st_ino
+        except FileNotFoundError:
             return False
-        self._file = file
-        return True
 
     def release(self) -> None:
         """Give the lock back; harmless if it is not held."""
@@ -82,14 +91,11 @@ class Session:
             HarnessError: the state folder cannot be written.
             PortsTaken: every loopback address of Kadstorm is in use.
         """
-        self.id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
-        self.cluster_id = self.id
         self._state = state or state_dir()
-        self._folder = self._state / "sessions" / self.id
-        self._lock = Lock(self._folder / "lock")
         self._address_lock: Lock | None = None
         try:
-            self._lock.acquire()
+            self.id, self._folder, self._lock = self._reserve_name()
+            self.cluster_id = self.id
             self.host = self._reserve_address()
             self._note(run_dir)
         except OSError as error:
@@ -127,6 +133,14 @@ class Session:
                         f"{base} to {base + count - 1}: end the program that listens there "
                         f"(`ss -ltnp 'sport = :{port}'` shows it), or run `kadstorm cleanup`"
                     ) from error
+
+    def _reserve_name(self) -> tuple[str, Path, Lock]:
+        while True:  # a sweep may hold the lock of a folder that has just been made: then another name is taken
+            name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+            folder = self._state / "sessions" / name
+            lock = Lock(folder / "lock")
+            if lock.acquire():
+                return name, folder, lock
 
     def _reserve_address(self) -> str:
         if sys.platform != "linux":  # only Linux answers on all of 127/8 without set-up

@@ -70,3 +70,23 @@ def test_run_folders_never_collide_and_are_never_reused(tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     assert make_run_dir(empty) == empty
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    path, tries = tmp_path / "lock", []
+    take = fcntl.flock
+
+    def take_after_a_sweep(file: object, how: int) -> None:
+        if not tries:
+            path.unlink()  # a sweep was faster
+        tries.append(how)
+        take(file, how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fcntl, "flock", take_after_a_sweep)
+    lock = Lock(path)
+    assert lock.acquire()
+    assert len(tries) == 2
+    assert path.exists()
+    lock.release()
