@@ -87,7 +87,7 @@ def _translated(error: ClientError) -> NoAnswer | Refused | ConnectionLost | Bad
     if isinstance(error, ClientTimeout):
         return NoAnswer("no_answer")
     if isinstance(error, ClientRefused):
-        return Refused(str(error))
+        return Refused("connection_refused")  # whose it was is in the row: the gateway
     if isinstance(error, ClientDisconnected):
         return ConnectionLost("connection_lost")
     return BadAnswer(f"bad_answer: {error}")
