@@ -58,6 +58,7 @@ class ProcessBackend:
         self._selector.register(self._wake_read, selectors.EVENT_READ)
         self._closing = False  # no member may be started any more
         self._reading_ended = False  # nor be heard
+        self._trouble: list[str] = []
         self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
         self._reader.start()
 
@@ -149,6 +150,8 @@ class ProcessBackend:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+        if self._trouble:
+            raise MemberFailed("; ".join(self._trouble))
 
     def _living(self, name: str) -> _Process | None:
         process = self._processes.get(name)
@@ -224,4 +227,7 @@ class ProcessBackend:
         process.ended.set()
         process.serving.set()  # whoever waits for it need not wait longer
         for listener in self._listeners:
-            listener(Exit(process.spec.name, process.asked_to_end, process.how))
+            try:
+                listener(Exit(process.spec.name, process.asked_to_end, process.how))
+            except Exception as error:  # this thread hears all members: it must outlive a listener, say on a full disk
+                self._trouble.append(f"{process.spec.name} ended ({process.how}), and that could not be told: {error}")

@@ -1,0 +1,176 @@
+"""What every backend must do, on each backend that there is: one suite, so that faults mean the same on all of them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+from harness import registry
+from harness.backends import Backend, Exit, MemberSpec
+from harness.errors import MemberFailed
+from harness.spawner import Spawner
+
+SERVES = "import sys, time; print('serving', flush=True); time.sleep(60)"
+LEAVES = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('serving', flush=True); time.sleep(60)"
+STAYS = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('serving', flush=True); time.sleep(60)"
+)
+FAILS = "import sys; sys.exit('no room in the house')"
+MUTE = "import time; time.sleep(60)"
+
+
+class Exits:
+    """Ends of members, awaited."""
+
+    def __init__(self) -> None:
+        self.seen: list[Exit] = []
+        self._changed = threading.Condition()
+
+    def __call__(self, exit_: Exit) -> None:
+        with self._changed:
+            self.seen.append(exit_)
+            self._changed.notify_all()
+
+    def wait_for(self, count: int) -> list[Exit]:
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.seen) >= count, 10), self.seen
+        return self.seen
+
+
+@pytest.fixture(params=sorted(entry.name for entry in entry_points(group=registry.BACKENDS)))
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    spawn = Spawner("backend-test")
+    made = registry.backend(request.param)(spawn)
+    yield made
+    made.close()
+    spawn.close()
+
+
+@pytest.fixture
+def exits(backend: Backend) -> Exits:
+    listener = Exits()
+    backend.on_exit(listener)
+    return listener
+
+
+def spec(folder: Path, name: str, program: str) -> MemberSpec:
+    return MemberSpec(name, (sys.executable, "-c", program), folder / f"{name}.log", watches_parent=False)
+
+
+def soon() -> float:
+    return time.monotonic() + 15
+
+
+def test_members_serve_when_start_returns(backend: Backend, tmp_path: Path) -> None:
+    backend.start([spec(tmp_path, f"m{i}", SERVES) for i in range(5)], deadline=soon())
+    assert [backend.state(f"m{i}") for i in range(5)] == ["running"] * 5
+
+
+def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, tmp_path: Path) -> None:
+    with pytest.raises(MemberFailed, match=r"(?s)bad did not start: exit code 1.*no room in the house"):
+        backend.start([spec(tmp_path, "good", SERVES), spec(tmp_path, "bad", FAILS)], deadline=soon())
+
+
+def test_a_member_that_says_nothing_is_not_waited_for_for_ever(backend: Backend, tmp_path: Path) -> None:
+    with pytest.raises(MemberFailed, match="mute did not say in time that it serves"):
+        backend.start([spec(tmp_path, "mute", MUTE)], deadline=time.monotonic() + 0.5)
+
+
+def test_a_killed_member_is_gone_when_kill_returns(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+    backend.kill("m")
+    assert backend.state("m") == "dead"
+    assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
+
+
+def test_a_member_that_ends_by_itself_was_not_asked(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    backend.start([spec(tmp_path, "m", "print('serving', flush=True); raise SystemExit(7)")], deadline=soon())
+    assert exits.wait_for(1) == [Exit("m", asked=False, how="exit code 7")]
+
+
+def test_a_stopped_member_leaves_by_itself(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    backend.start([spec(tmp_path, "m", LEAVES)], deadline=soon())
+    backend.stop("m", grace=10)
+    assert exits.wait_for(1) == [Exit("m", asked=True, how="exit code 0")]
+
+
+def test_a_member_that_ignores_the_request_to_leave_is_made_to(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    backend.start([spec(tmp_path, "m", STAYS)], deadline=soon())
+    backend.stop("m", grace=0.2)
+    assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
+
+
+def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, tmp_path: Path) -> None:
+    ticks = tmp_path / "ticks"
+    tick = f"open({str(ticks)!r}, 'a').write('x'); time.sleep(0.01)"
+    program = f"import time; print('serving', flush=True)\nwhile True:\n    {tick}"
+    backend.start([spec(tmp_path, "m", program)], deadline=soon())
+    backend.pause("m")
+    assert backend.state("m") == "paused"
+    before = ticks.stat().st_size if ticks.exists() else 0
+    time.sleep(0.2)  # nothing can be awaited that must not happen
+    assert (ticks.stat().st_size if ticks.exists() else 0) == before
+    backend.resume("m")
+    deadline = soon()
+    while not ticks.exists() or ticks.stat().st_size == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert backend.state("m") == "running"
+
+
+def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, tmp_path: Path) -> None:
+    backend.start([spec(tmp_path, "a", LEAVES), spec(tmp_path, "b", LEAVES)], deadline=soon())
+    backend.pause("a")
+    backend.pause("b")
+    backend.kill("a")
+    backend.stop("b", grace=10)
+    assert (backend.state("a"), backend.state("b")) == ("dead", "dead")
+
+
+def test_a_member_can_be_started_again_under_its_name(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    for _ in range(3):
+        backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+        assert backend.state("m") == "running"
+        backend.kill("m")
+    assert len(exits.wait_for(3)) == 3
+
+
+def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, tmp_path: Path) -> None:
+    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+    backend.kill("m")
+    for name in ("m", "stranger"):
+        backend.kill(name)
+        backend.stop(name, grace=0.1)
+        backend.pause(name)
+        backend.resume(name)
+        assert backend.state(name) == "dead"
+
+
+def test_close_ends_all_members(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+    backend.start([spec(tmp_path, f"m{i}", STAYS) for i in range(3)], deadline=soon())
+    backend.pause("m1")
+    backend.close()
+    assert all(exit_.asked for exit_ in exits.wait_for(3))
+    with pytest.raises(MemberFailed, match="the run is ending"):
+        backend.start([spec(tmp_path, "late", SERVES)], deadline=soon())
+
+
+def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(backend: Backend, tmp_path: Path) -> None:
+    def broken(_: Exit) -> None:
+        raise OSError("no space left")
+
+    backend.on_exit(broken)
+    exits = Exits()
+    backend.on_exit(exits)
+    backend.start([spec(tmp_path, "a", SERVES), spec(tmp_path, "b", SERVES)], deadline=soon())
+    backend.kill("a")
+    backend.kill("b")
+    assert len(exits.wait_for(2)) == 2
+    with pytest.raises(MemberFailed, match="could not be told: no space left"):
+        backend.close()
