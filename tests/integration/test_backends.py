@@ -17,10 +17,8 @@ from harness.errors import MemberFailed
 from harness.spawner import Spawner
 
 SERVES = "import sys, time; print('serving', flush=True); time.sleep(60)"
-LEAVES = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); print('serving', flush=True); time.sleep(60)"
-STAYS = (
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('serving', flush=True); time.sleep(60)"
-)
+LEAVES = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); {SERVES}"
+STAYS = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVES}"
 FAILS = "import sys; sys.exit('no room in the house')"
 MUTE = "import time; time.sleep(60)"
 
