@@ -8,12 +8,17 @@ from typing import Any
 import psutil
 import pytest
 
+from harness.boot import API_PORT
 from harness.cluster import Cluster
 from harness.effects import LinkEffect, MemberClaim
+from harness.toxiproxy.control import ToxiproxyControl
 
 
-def everybody_knows_everybody(cluster: Cluster) -> bool:
-    return not cluster.unready()
+def enabled_towards(cluster: Cluster, name: str) -> set[bool]:
+    control = ToxiproxyControl(cluster.topology.host, API_PORT)
+    states = control.states()
+    control.close()
+    return {state["enabled"] for proxy, state in states.items() if proxy.endswith(f"->{name}")}
 
 
 @pytest.mark.cluster(nodes=6, node={"k": 6})
@@ -43,11 +48,13 @@ def test_a_paused_node_never_freezes_toxiproxys_api(cluster: Cluster) -> None:
     assert cluster.process_state("node-3") == "paused"
     began = time.monotonic()
     cluster.enforce("refused", refusals)
+    assert enabled_towards(cluster, "node-3") == {True}  # a frozen node's proxies are never disabled, but swallow all
     assert cluster.disordered_links() == []
     cluster.release("refused")
     cluster.enforce("refused", refusals)
     cluster.release("frozen")  # the member comes back first; its links are then really refused
     assert cluster.disordered_links() == []
+    assert enabled_towards(cluster, "node-3") == {False}
     assert time.monotonic() - began < 10  # Toxiproxy's own limit for a stuck proxy is 25 s
     pings = cluster.ping([("node-0", "node-3")], timeout=1.0)
     assert pings[0].outcome in ("refused", "disconnected")
