@@ -12,6 +12,7 @@ import secrets
 import signal
 import sys
 import time
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from random import Random
 from typing import NoReturn
 
@@ -110,6 +111,14 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     add("--egress", type=_egress, metavar="HOST:OFFSET", help="the dialing rule, see below")
     add(
+        "--accept-from",
+        type=_network,
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="take connections from there only; repeatable (default: from everywhere)",
+    )
+    add(
         "--k",
         type=_positive,
         default=defaults.k,
@@ -187,6 +196,13 @@ def _egress(text: str) -> tuple[str, int]:
     return host, int(offset)
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"a network such as 10.1.0.0/16 or 10.1.0.2/32: {error}") from error
+
+
 def _identifier(text: str) -> bytes:
     try:
         return ids.parse(text)
@@ -218,6 +234,7 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
     contact = Contact(arguments.id or ids.random_id(rng), arguments.host, arguments.port)
     # drawn from the system, whatever the seed: a node that starts again with the same seed is in another life
     transport = TcpTransport(Sender(contact, 1 + secrets.randbits(62)), arguments.cluster, arguments.egress)
+    transport.admitted = tuple(arguments.accept_from)
     settings = Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__})
     clock = LoopClock(loop)
     storage = _storage(arguments.data_dir, clock, settings)

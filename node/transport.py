@@ -20,6 +20,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import cast
 
 from node.environment import Done
@@ -123,6 +124,9 @@ class Incoming(Frames):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._owner.incoming[self] = None
+        if not self._owner.admits(transport.get_extra_info("peername")):
+            self._owner.count["uninvited"] += 1
+            self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.incoming.pop(self, None)
@@ -211,14 +215,16 @@ class TcpTransport:
     """See `environment.Transport`. ``sender`` is this node: it listens where it says that it does.
 
     ``egress`` is the dialing rule: (host, port offset), or None to dial contacts where they say that they are.
+    ``admitted`` are the only networks from which connections are taken; none named is any.
     """
 
     sender: Sender
     cluster: str
     egress: Egress
     handler: Handler = _refuse_all
+    admitted: tuple[IPv4Network | IPv6Network, ...] = ()
     count: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign"), 0)
+        default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign", "uninvited"), 0)
     )
 
     def __post_init__(self) -> None:
@@ -267,6 +273,12 @@ class TcpTransport:
         pending = Pending(contact, message, time.monotonic() + timeout, done)
         self._watch(pending.deadline, pending)
         self._submit(pending)
+
+    def admits(self, peer: tuple[str, int] | None) -> bool:
+        """Whether somebody at that address may connect at all: nobody named means everybody."""
+        if not self.admitted:
+            return True
+        return peer is not None and any(ip_address(peer[0]) in network for network in self.admitted)
 
     def _submit(self, pending: Pending) -> None:
         try:

@@ -1,0 +1,279 @@
+"""The first process of a container: runs one command, and ends it when its session's lease is not renewed.
+
+    python3 -I -S init.py [--keep PORT | --follow HOST:PORT] [--lease SECONDS] COMMAND…
+
+Containers outlive whoever started them. So each has a lease, and ends by itself when nobody renews that any more:
+
+- The *keeper* (one container of a session) listens on PORT. Whoever sends it the session's token and a newline renews the
+  lease of the whole session.
+- A *follower* holds a connection to the keeper, which passes each renewal on as one byte. It dials again when the connection is
+  lost: a keeper that is restarted within the lease harms nobody.
+
+The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
+interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are
+reaped, and the command's exit code is ours (128 + N for signal N). Only the standard library's smallest parts are imported: this
+runs without site-packages and costs a container some 5 MB.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+TYPE_CHECKING = False  # as the type checkers know it; typing itself takes 5 ms to import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+TOKEN = "KADSTORM_LEASE"  # noqa: S105  the variable's name
+LEASE = 30.0  # s, unless told
+REDIAL = 1.0  # s between two tries to reach the keeper
+GRACE = 2.0  # s between SIGTERM and SIGKILL when the lease has run out
+LOOK = 1.0  # s at most between two looks at the clock
+LONGEST_LINE = 256  # bytes of a renewal
+MOST_CALLERS = 4096
+
+
+class Lease:
+    """When it ends, and who hears of its renewals."""
+
+    def __init__(self, seconds: float, now: float) -> None:
+        self.seconds = seconds
+        self.ends = now + seconds
+        self.sockets: dict[socket.socket, bytes] = {}  # socket -> what it has sent of a line
+
+    def renew(self, now: float) -> None:
+        self.ends = now + self.seconds
+
+    def prepare(self, now: float) -> None:
+        """Dial or listen, if that is due."""
+
+    def readable(self, sock: socket.socket, now: float) -> None:
+        raise NotImplementedError
+
+
+class Keeper(Lease):
+    """Listens for renewals and passes them on."""
+
+    def __init__(self, seconds: float, now: float, port: int, token: bytes) -> None:
+        super().__init__(seconds, now)
+        self._token = token
+        self._door = socket.socket()
+        self._door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._door.bind(("0.0.0.0", port))  # noqa: S104  inside a container; the token guards it
+        self._door.listen(1024)
+        self._door.settimeout(0)
+        self.sockets[self._door] = b""
+
+    def readable(self, sock: socket.socket, now: float) -> None:
+        if sock is self._door:
+            self._let_in()
+            return
+        heard = _heard(sock)
+        line = self.sockets[sock] + heard
+        if not heard or len(line) > LONGEST_LINE:
+            self._forget(sock)
+        elif line.endswith(b"\n"):
+            self.sockets[sock] = b""
+            if line.splitlines()[-1] == self._token:
+                self.renew(now)
+                self._pass_on()
+        else:
+            self.sockets[sock] = line
+
+    def _let_in(self) -> None:
+        try:
+            caller, _ = self._door.accept()
+        except OSError:
+            return  # it has gone again
+        caller.settimeout(0)
+        self.sockets[caller] = b""
+        if len(self.sockets) > MOST_CALLERS:
+            self._forget(caller)
+
+    def _pass_on(self) -> None:
+        for sock in list(self.sockets):
+            if sock is not self._door:
+                try:
+                    sock.send(b".")  # the renewer hears it as well: that is its acknowledgement
+                except BlockingIOError:
+                    continue  # it has a thousand unread renewals: it lives, and is slow or frozen
+                except OSError:
+                    self._forget(sock)
+
+    def _forget(self, sock: socket.socket) -> None:
+        del self.sockets[sock]
+        sock.close()
+
+
+class Follower(Lease):
+    """Hears of renewals from the keeper."""
+
+    def __init__(self, seconds: float, now: float, address: tuple[str, int]) -> None:
+        super().__init__(seconds, now)
+        self._address = address
+        self._dial_at = now
+
+    def prepare(self, now: float) -> None:
+        if self.sockets or now < self._dial_at:
+            return
+        self._dial_at = now + REDIAL
+        sock = socket.socket()
+        sock.settimeout(REDIAL)
+        try:
+            sock.connect(self._address)
+        except OSError:
+            sock.close()
+            return
+        sock.settimeout(0)
+        self.sockets[sock] = b""
+
+    def readable(self, sock: socket.socket, now: float) -> None:
+        if _heard(sock):
+            self.renew(now)
+        else:
+            del self.sockets[sock]
+            sock.close()
+
+
+def _heard(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(4096)
+    except BlockingIOError:
+        return b"."
+    except OSError:
+        return b""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; returns its exit code."""
+    options, command = _parse(argv)
+    wakeup, waker = os.pipe()
+    for end in (wakeup, waker):
+        os.set_blocking(end, False)
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, lambda number, _: asked.append(number))
+    signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    child = os.fork()
+    if not child:
+        os.close(wakeup)
+        os.close(waker)
+        _become(command)
+    return Watch(child, _make_lease(options), wakeup, asked).until_it_ends()
+
+
+def _parse(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    rest = list(argv)
+    options: dict[str, str] = {}
+    while rest and rest[0].startswith("--"):
+        option = rest.pop(0)
+        if option == "--":
+            break
+        if option not in ("--lease", "--keep", "--follow") or not rest:
+            sys.exit(f"init: unknown option, or one without its value: {option}")
+        options[option] = rest.pop(0)
+    if not rest:
+        sys.exit("init: no command")
+    return options, rest
+
+
+def _make_lease(options: dict[str, str]) -> Lease:
+    now, seconds = time.monotonic(), float(options.get("--lease", LEASE))
+    if "--keep" in options:
+        return Keeper(seconds, now, int(options["--keep"]), os.environ[TOKEN].encode())
+    if "--follow" in options:
+        host, _, port = options["--follow"].rpartition(":")
+        return Follower(seconds, now, (host, int(port)))
+    return Lease(float("inf"), now)
+
+
+def _become(command: list[str]) -> NoReturn:
+    """In the child: the command, with default signals."""
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    os.environ.pop(TOKEN, None)
+    try:
+        if command[0] != "node":
+            os.execvp(command[0], command)  # noqa: S606
+        here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib takes long to import
+        sys.path[:0] = [os.path.dirname(here), os.path.join(os.path.dirname(here), "packages")]  # noqa: PTH118, PTH120
+        import runpy
+
+        sys.argv = command
+        runpy.run_module("node", run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if isinstance(error.code, str):
+            sys.stderr.write(error.code + "\n")
+    except OSError as error:
+        sys.stderr.write("init: cannot run " + command[0] + ": " + str(error) + "\n")
+        code = 127
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class Watch:
+    """What the first process does while its command runs: signals, orphans, the lease."""
+
+    def __init__(self, child: int, lease: Lease, wakeup: int, asked: list[int]) -> None:
+        self._child, self._lease, self._wakeup, self._asked = child, lease, wakeup, asked
+        self._ending = False
+
+    def until_it_ends(self) -> int:
+        """Returns the command's exit code."""
+        while (code := self._reaped()) is None:
+            self._pass_signals_on()
+            now = time.monotonic()
+            if now >= self._lease.ends:
+                self._end_it(now)
+            self._lease.prepare(now)
+            self._wait(min(LOOK, max(0.0, self._lease.ends - now)))
+        return code
+
+    def _pass_signals_on(self) -> None:
+        while self._asked:
+            number = self._asked.pop(0)
+            if number != signal.SIGCHLD:
+                os.kill(self._child, number)
+
+    def _end_it(self, now: float) -> None:
+        if not self._ending:
+            sys.stderr.write(f"init: the lease was not renewed for {self._lease.seconds:g} s: ending\n")
+            sys.stderr.flush()
+        os.kill(self._child, signal.SIGKILL if self._ending else signal.SIGTERM)
+        self._ending, self._lease.ends = True, now + GRACE
+
+    def _wait(self, seconds: float) -> None:
+        poll = select.poll()
+        sockets = {sock.fileno(): sock for sock in self._lease.sockets}
+        for number in (self._wakeup, *sockets):
+            poll.register(number, select.POLLIN)
+        for number, _ in poll.poll(1000 * seconds):
+            if number == self._wakeup:
+                os.read(self._wakeup, 4096)
+            elif sockets[number] in self._lease.sockets:
+                self._lease.readable(sockets[number], time.monotonic())
+
+    def _reaped(self) -> int | None:
+        """Reap what has ended; the command's exit code if it is among them."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return 1
+            if not pid:
+                return None
+            if pid == self._child:
+                return os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
