@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.backends import Exit, MemberSpec
+from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiproxy
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
 from harness.events import Events
@@ -21,16 +21,15 @@ from harness.links import Topology
 from harness.members import Member, Members
 from harness.options import whole_ms
 from harness.reconciler import LinkReconciler
-from harness.records import DATA_DIR, NODE_LOGS_DIR, TOXIPROXY_LOG, Plan
-from harness.session import Session
+from harness.records import NODE_LOGS_DIR, TOXIPROXY_LOG, Plan
+from harness.session import API_PORT, Session
 from harness.spawner import tail
 from harness.targets import NodeAddress, NodeSettings, Target
 from harness.toxiproxy.bulk import BulkWriter
-from harness.toxiproxy.server import ToxiproxyServer
 
-API_PORT = 9_474  # below the block of nodes and links
 BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
 LOOK_EVERY = 0.1  # s
+EXPIRY_BASE, EXPIRY_FACTOR = 3600.0, 2.0  # s, and of the experiment's length: after that a session is surely over
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_DEFAULT = 32768
 
@@ -42,7 +41,7 @@ class Booted:
     """A running cluster and its Toxiproxy."""
 
     cluster: Cluster
-    toxiproxy: ToxiproxyServer
+    toxiproxy: Toxiproxy
     toxiproxy_version: str
 
 
@@ -68,18 +67,31 @@ def boot(
     session.reserve_ports(API_PORT, 1)
     session.reserve_ports(topology.base_port, topology.port_count)
     target = registry.target(settings["target"])
-    backend = registry.backend(settings["backend"])(session.spawn)
+    ground = Ground(
+        session_id=session.id,
+        host=session.host,
+        state=session.state,
+        run_dir=run_dir,
+        toxiproxy=binary,
+        spawn=session.spawn,
+        recipe=target.image,
+        limits=settings.get("limits") or {},
+        lasts=EXPIRY_BASE + EXPIRY_FACTOR * plan.experiment["duration_us"] / 1e6,
+    )
+    backend = registry.backend(settings["backend"]).on(ground)
     starter = ThreadPoolExecutor(1, thread_name_prefix="kadstorm-boot")
     on_teardown("the start of members", starter.shutdown)  # after the backend, which ends those that still start
     on_teardown("the backend", backend.close)
+    layout = backend.lay_out(topology.names)
+    topology = topology.placed(proxy_host=layout.proxy_host, node_hosts=layout.hosts)
     members = Members(
         backend,
-        make_members(plan, session, topology, target, run_dir),
+        make_members(plan, session, topology, target, run_dir, backend, layout),
         on_lost=lambda exit_: tell_exit(events, run_dir, exit_),
         on_up=lambda name, seconds: events.emit("member-up", name=name, detail={"seconds": round(seconds, 3)}),
     )
     on_teardown("the members", members.close)
-    server = ToxiproxyServer(binary, session.host, API_PORT, log=run_dir / TOXIPROXY_LOG, spawn=session.spawn)
+    server = backend.toxiproxy(run_dir / TOXIPROXY_LOG)
     on_teardown("Toxiproxy", server.stop)
     links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
     network = network_effects(topology, plan.experiment["network"])
@@ -107,25 +119,46 @@ def boot(
     return Booted(cluster, server, version)
 
 
-def make_members(plan: Plan, session: Session, topology: Topology, target: Target, run_dir: Path) -> list[Member]:
+def make_members(
+    plan: Plan,
+    session: Session,
+    topology: Topology,
+    target: Target,
+    run_dir: Path,
+    backend: Backend,
+    layout: Layout,
+) -> list[Member]:
     """How every node of the plan is started."""
-    addresses = [NodeAddress(node.name, node.id, session.host, topology.port_of(node.name)) for node in plan.nodes]
+    addresses = [
+        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
+        for node in plan.nodes
+    ]
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
-    keeps = any(action.options.get("keep_data") for action in plan.actions)
+    keeps = any(bool(action.options.get("keep_data")) for action in plan.actions)
     members = []
     for address in addresses:
-        data_dir = run_dir / DATA_DIR / address.name if keeps else None
         settings = NodeSettings(
             address=address,
             cluster=session.cluster_id,
             egress_offset=topology.offset_of(topology.site_of(address.name)),
             bootstrap=bootstrap,
             options=plan.experiment["cluster"]["node"],
-            data_dir=None if data_dir is None else str(data_dir.resolve()),
+            data_dir=backend.data_dir(address.name) if keeps else None,
+            place=layout.place,
+            egress_host=layout.proxy_host,
+            callers=layout.callers,
         )
         log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
-        spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent)
-        members.append(Member(address, spec, data_dir))
+        spec = MemberSpec(
+            address.name,
+            target.command(settings),
+            log,
+            target.watches_parent,
+            address=address.host,
+            port=address.port,
+            keeps_data=keeps,
+        )
+        members.append(Member(address, spec))
     return members
 
 

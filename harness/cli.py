@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +105,7 @@ def run(
     prepared = _all_prepared(files, overrides)
     console = _console()
     found = binary.find(toxiproxy, progress=lambda line: console.print(line, style="dim"))
+    _prepare_backends(prepared, found, lambda line: console.print(line, style="dim", highlight=False))
     codes: list[int] = []
     with Interrupt().installed() as interrupt:
         jobs = [job for job in prepared for _ in range(repeat)]
@@ -176,7 +177,8 @@ def doctor(ctx: click.Context, nodes: int) -> None:
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @click.option("--all", "everything", is_flag=True, help="End living sessions of this user, too.")
-def cleanup(dry_run: bool, everything: bool) -> None:
+@click.pass_context
+def cleanup(ctx: click.Context, dry_run: bool, everything: bool) -> None:
     """Remove what dead sessions left behind, and of no other session anything."""
     from harness.cleanup import sweep
     from harness.session import state_dir
@@ -185,9 +187,42 @@ def cleanup(dry_run: bool, everything: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     for one in swept:
         note = f" ({one.note})" if one.note else ""
-        click.echo(f"{one.session}: {verb}, with {one.processes} processes{note}")
+        click.echo(f"{one.session}: {verb}, with {one.what}{note}")
+        for text in one.trouble:
+            click.echo(f"  {text}", err=True)
     if not swept:
         click.echo("nothing to remove")
+    ctx.exit(3 if any(one.trouble for one in swept) else 0)
+
+
+@main.group()
+def images() -> None:
+    """Container images of the node and of Toxiproxy."""
+
+
+@images.command()
+@click.option("--offline", is_flag=True, help="Make the base of this machine's Python: no registry is asked.")
+@click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
+@click.option("--target", default="kademlia", show_default=True, help="Whose image.")
+def build(offline: bool, toxiproxy: str | None, target: str) -> None:
+    """Build the images, where they are not there already.
+
+    An image is named by a digest of all that went in. Without --offline the base is a slim Python image from a registry.
+    `kadstorm run --backend docker` builds what is missing by itself, without a registry where this machine can do that.
+    """
+    from harness import registry
+    from harness.containers import engine, images
+    from harness.toxiproxy import binary
+
+    def tell(line: str) -> None:
+        click.echo(line)
+
+    recipe = registry.target(target).image()
+    found = engine.connect()
+    try:
+        images.build(found, recipe, binary.find(toxiproxy, progress=tell), tell, offline=offline)
+    finally:
+        found.close()
 
 
 # --- composition ----------------------------------------------------------------------------------------------------
@@ -243,6 +278,15 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
     registry.backend(experiment.top.cluster.backend)
     registry.target(experiment.top.cluster.target)
     return make_plan(experiment), experiment.text
+
+
+def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, tell: Callable[[str], None]) -> None:
+    """See that the machine can do what the plans need, once for each kind of backend and target."""
+    from harness import registry
+
+    kinds = {(plan.experiment["cluster"]["backend"], plan.experiment["cluster"]["target"]) for plan, _ in prepared}
+    for backend, target in sorted(kinds):
+        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, tell)
 
 
 def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:

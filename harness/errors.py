@@ -9,6 +9,9 @@
     │   │   └── ToxiproxySilent           its API took the request and did not answer in time
     │   ├── PortsTaken                no free block of ports or addresses
     │   ├── MemberFailed              a node did not start, or did not become ready
+    │   ├── EngineUnavailable         no container engine answers
+    │   ├── EngineFailed              the engine refused a request, or stopped answering
+    │   │   └── ImageFailed               an image could not be built
     │   ├── LoadFailed                a load worker did not start, died, or broke the protocol
     │   └── RunFolderExists           a result would have been overwritten
     └── TargetError               3: a node answered something that its protocol does not allow, or not at all
@@ -62,6 +65,18 @@ class PortsTaken(HarnessError):
 
 class MemberFailed(HarnessError):
     """A node could not be started or never became ready; the text has its exit code and the end of its log."""
+
+
+class EngineUnavailable(HarnessError):
+    """No container engine answers; the text says what was tried and what to do."""
+
+
+class EngineFailed(HarnessError):
+    """The container engine refused a request, or stopped answering."""
+
+
+class ImageFailed(EngineFailed):
+    """An image could not be built; the text has the end of the build's output."""
 
 
 class LoadFailed(HarnessError):

@@ -35,12 +35,20 @@ DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` i
 Mistake = tuple[document.Mark, str]
 
 
+class LimitsSection(Section):
+    """What one member may use up; the containers' engine holds it to that."""
+
+    cpus: Annotated[float, Field(gt=0, le=1024)] | None = None
+    memory: Size | None = None
+
+
 class ClusterSection(Section):
     nodes: Annotated[AtLeastOne, Field(le=MOST_NODES)] = 20
     backend: Literal["process", "docker"] = "process"
     target: Text = "kademlia"
     sites: AtLeastOne | None = None
     bootstrap: AtLeastOne | None = None
+    limits: LimitsSection = LimitsSection()
     node: NodeOptions = NodeOptions()
 
 
@@ -315,6 +323,8 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
         yield at("cluster", "bootstrap"), f"`bootstrap`: {cluster.bootstrap} nodes of {cluster.nodes}"
     if sized and cluster.sites is not None and cluster.sites > cluster.nodes:
         yield at("cluster", "sites"), f"`sites`: {cluster.sites} sites for {cluster.nodes} nodes; at most one a node"
+    if cluster.backend == "process" and cluster.limits != LimitsSection() and ("cluster", "limits") not in wrong:
+        yield at("cluster", "limits"), "`limits`: only containers are held to limits (`backend: docker`)"
     if network.jitter > network.latency and ("network", "latency") not in wrong:
         yield (
             at("network", "jitter"),

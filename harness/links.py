@@ -13,8 +13,8 @@ The block lies below the ephemeral range: a listener that is closed and opened a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from harness.errors import PortsTaken
@@ -44,6 +44,8 @@ class Topology:
     names: tuple[str, ...]
     sites: tuple[str, ...]
     membership: tuple[str, ...]  # the site of each node, in the order of ``names``
+    proxy_host: str = ""  # where proxies listen, if that is not ``host``
+    node_hosts: Mapping[str, str] = field(default_factory=dict)  # where nodes are for each other, if not at ``host``
 
     @classmethod
     def build(cls, nodes: Sequence[PlannedNode], *, host: str, base_port: int = BASE_PORT) -> Topology:
@@ -55,6 +57,22 @@ class Topology:
             tuple(dict.fromkeys(node.site for node in nodes)),
             tuple(node.site for node in nodes),
         )
+
+    def placed(self, *, proxy_host: str, node_hosts: Mapping[str, str]) -> Topology:
+        """The same, with nodes and proxies at addresses of their own; ``host`` is where clients reach the nodes."""
+        return replace(self, proxy_host=proxy_host, node_hosts=node_hosts)
+
+    def listen_address(self, link: Link) -> str:
+        """Where a link's proxy listens, as HOST:PORT."""
+        return f"{self.proxy_host or self.host}:{self.proxy_port(link)}"
+
+    def upstream_address(self, link: Link) -> str:
+        """Where a link leads, as HOST:PORT."""
+        return f"{self.host_of(link.node)}:{self.port_of(link.node)}"
+
+    def host_of(self, node: str) -> str:
+        """A node's address as other nodes know it."""
+        return self.node_hosts.get(node, self.host)
 
     def check_ports(self, *, ephemeral_from: int) -> None:
         """See that the block of ports ends below the ephemeral range.

@@ -7,13 +7,11 @@ that is *lost*: it is reported, stays down, and later actions on it are skipped.
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.backends import Backend, Exit, MemberSpec, ProcessState
 from harness.effects import MemberClaim, MemberState
@@ -31,7 +29,6 @@ class Member:
 
     address: NodeAddress
     spec: MemberSpec
-    data_dir: Path | None = None
     state: MemberState = "dead"  # as the harness made it
     lost: bool = False
     claims: dict[Hashable, MemberClaim] = field(default_factory=dict)
@@ -147,8 +144,8 @@ class Members:
             self._backend.stop(member.name, grace=LEAVE_GRACE)
         else:
             self._backend.kill(member.name)
-        if member.data_dir is not None and member.data_dir.exists() and not keeps_data(claims):
-            shutil.rmtree(member.data_dir)
+        if member.spec.keeps_data and not keeps_data(claims):
+            self._backend.erase(member.name)
 
     def _freeze(self, member: Member) -> None:
         if member.state == "dead":

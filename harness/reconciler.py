@@ -159,8 +159,8 @@ def proxy_payloads(topology: Topology) -> list[dict[str, Any]]:
     return [
         {
             "name": link.proxy,
-            "listen": f"{topology.host}:{topology.proxy_port(link)}",
-            "upstream": f"{topology.host}:{topology.port_of(link.node)}",
+            "listen": topology.listen_address(link),
+            "upstream": topology.upstream_address(link),
             "enabled": True,
         }
         for link in topology.links

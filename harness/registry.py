@@ -8,15 +8,14 @@ from typing import cast
 
 from harness.backends import Backend
 from harness.errors import UsageError
-from harness.spawner import Spawn
 from harness.targets import Target
 
 BACKENDS, TARGETS = "kadstorm.backends", "kadstorm.targets"
 
 
-def backend(name: str) -> Callable[[Spawn], Backend]:
-    """What makes a backend of that name. Raises UsageError if there is none."""
-    return cast(Callable[[Spawn], Backend], _load(BACKENDS, name, "backend"))
+def backend(name: str) -> type[Backend]:
+    """The backend of that name. Raises UsageError if there is none."""
+    return cast(type[Backend], _load(BACKENDS, name, "backend"))
 
 
 def target(name: str) -> Target:

@@ -27,6 +27,8 @@ import platformdirs
 from harness.errors import HarnessError, PortsTaken
 from harness.spawner import Spawner
 
+API_PORT = 9_474  # of the session's Toxiproxy; below the block of nodes and links
+ENGINE_NOTE = "engine"  # in a session's folder: the address of the container engine in which it has something
 FIRST_ADDRESS, LAST_ADDRESS = 1, 200  # x of 127.20.x.1; above that is free for tests and tools
 
 
@@ -102,6 +104,11 @@ class Session:
             raise HarnessError(f"{self._state}: cannot note the session there: {error.strerror}") from error
         self.spawn = Spawner(self.id)
 
+    @property
+    def state(self) -> Path:
+        """The folder where it is noted."""
+        return self._state
+
     def __enter__(self) -> Session:
         return self
 
@@ -148,8 +155,11 @@ class Session:
         for number in range(FIRST_ADDRESS, LAST_ADDRESS + 1):
             lock = Lock(self._state / "addresses" / f"{number}.lock")
             if lock.acquire():
-                self._address_lock = lock
-                return f"127.20.{number}.1"
+                host = f"127.20.{number}.1"
+                if _is_free(host):
+                    self._address_lock = lock
+                    return host
+                lock.release()
         raise PortsTaken(
             f"all loopback addresses 127.20.{FIRST_ADDRESS}.1 to 127.20.{LAST_ADDRESS}.1 are in use by other "
             "sessions: wait for one to end, or run `kadstorm cleanup`"
@@ -160,13 +170,32 @@ class Session:
         (self._folder / "session.json").write_bytes(msgspec.json.encode(record))
 
 
+def _is_free(host: str) -> bool:
+    """Whether no session of another user, or of another state folder, is at an address: each has its API there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, API_PORT))
+        except OSError:
+            return False
+    return True
+
+
 def forget(folder: Path) -> None:
     """Remove a session's folder; what is not there any more is fine."""
-    for name in ("session.json", "lock"):
+    for name in ("session.json", ENGINE_NOTE, "lock"):
         with suppress(FileNotFoundError):
             (folder / name).unlink()
     with suppress(FileNotFoundError):
         folder.rmdir()
+
+
+def note_engine(state: Path, session_id: str, url: str) -> None:
+    """Note that a session is about to have something in a container engine. Raises HarnessError."""
+    try:
+        (state / "sessions" / session_id / ENGINE_NOTE).write_text(url)
+    except OSError as error:
+        raise HarnessError(f"{state}: cannot note the session's engine there: {error.strerror}") from error
 
 
 def recorded_sessions(state: Path) -> Iterator[tuple[Path, SessionRecord | None]]:

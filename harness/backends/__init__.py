@@ -6,13 +6,65 @@ One file each; found by the entry-point group ``kadstorm.backends``. What a back
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, Self
+
+from harness.spawner import Spawn
+from harness.targets import ImageRecipe, Place
+from harness.toxiproxy.control import ToxiproxyControl
 
 ProcessState = Literal["running", "paused", "dead"]
-Power = Literal["kill", "stop", "pause", "restart"]
+Power = Literal["kill", "stop", "pause", "restart", "limits"]
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What a backend is given: whose session it is, where that keeps its files, and what its members may use up."""
+
+    session_id: str
+    host: str  # the session's loopback address
+    state: Path  # where the session is noted
+    run_dir: Path
+    toxiproxy: Path  # the server's binary
+    spawn: Spawn
+    recipe: Callable[[], ImageRecipe]  # of the target's image, for backends that need one
+    limits: Mapping[str, Any] = field(default_factory=dict)  # `cpus` in thousandths, `memory` in bytes
+    lasts: float = 3600.0  # s after which the session is over, whatever has become of it
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where members are for each other. Clients reach all of them on the session's address, at the same ports."""
+
+    place: Place
+    proxy_host: str  # where Toxiproxy's links listen
+    hosts: Mapping[str, str]  # member -> its own address
+    callers: tuple[str, ...] = ()  # the only networks from which members take connections; () is any
+
+
+class Toxiproxy(Protocol):
+    """The life of one Toxiproxy server. ``control`` is valid once `start` has returned."""
+
+    control: ToxiproxyControl
+
+    def start(self) -> str:
+        """Start it and wait until its API answers; returns its version. Raises ToxiproxyFailed, with the end of its log."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether it runs."""
+        ...
+
+    def exit(self) -> str:
+        """How it ended, for people; empty while it lives."""
+        ...
+
+    def stop(self) -> None:
+        """End it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -23,6 +75,9 @@ class MemberSpec:
     command: tuple[str, ...]
     log: Path
     watches_parent: bool  # the command ends by itself when the process that started it does
+    address: str = ""  # its own address, where the backend gives it one
+    port: int = 0  # where it listens; 0: nowhere
+    keeps_data: bool = False  # it has a folder for data, which outlives it
 
 
 @dataclass(frozen=True)
@@ -38,6 +93,36 @@ class Backend(Protocol):
     """Members as processes of some kind. All methods are thread-safe; errors are `MemberFailed`, naming the member."""
 
     powers: frozenset[Power]
+
+    @classmethod
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
+        """See that the machine can do this, before any run: engine, images. ``tell`` hears of what takes long.
+
+        Raises:
+            HarnessError: it cannot; the text says what to do.
+        """
+        ...
+
+    @classmethod
+    def on(cls, ground: Ground) -> Self:
+        """The backend of one session."""
+        ...
+
+    def lay_out(self, names: Sequence[str]) -> Layout:
+        """Give every member that the plan will ever have its address. Called once, before anything starts."""
+        ...
+
+    def toxiproxy(self, log: Path) -> Toxiproxy:
+        """The session's Toxiproxy, not started yet."""
+        ...
+
+    def data_dir(self, name: str) -> str:
+        """The folder of a member's data, as the member sees it."""
+        ...
+
+    def erase(self, name: str) -> None:
+        """Remove the data of a member that is not running."""
+        ...
 
     def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
         """Start members side by side; returns when each has said that it serves.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import threading
@@ -15,12 +16,27 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
 
 import psutil
 
-from harness.backends import Exit, MemberSpec, Power, ProcessState
+from harness.backends import (
+    Exit,
+    Ground,
+    Layout,
+    MemberSpec,
+    Power,
+    ProcessState,
+    Tell,
+    Toxiproxy,
+)
 from harness.errors import MemberFailed
+from harness.records import DATA_DIR
+from harness.session import API_PORT
 from harness.spawner import Spawn, describe_exit, tail
+from harness.targets import ImageRecipe
+from harness.toxiproxy.server import ToxiproxyServer
 
 STARTERS = 8  # threads that start members; more do not help, the spawner is one thread
 STOP_DEADLINE = 5.0  # s
@@ -48,7 +64,43 @@ class ProcessBackend:
 
     powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart"))
 
+    @classmethod
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
+        """See `Backend.prepare`: processes need nothing."""
+
+    @classmethod
+    def on(cls, ground: Ground) -> Self:
+        """See `Backend.on`."""
+        made = cls(ground.spawn)
+        made._ground = ground
+        return made
+
+    def lay_out(self, names: Sequence[str]) -> Layout:
+        """See `Backend.lay_out`: everybody is on the session's loopback address."""
+        host = self._on_ground().host
+        return Layout(place="process", proxy_host=host, hosts=dict.fromkeys(names, host))
+
+    def toxiproxy(self, log: Path) -> Toxiproxy:
+        """See `Backend.toxiproxy`."""
+        ground = self._on_ground()
+        return ToxiproxyServer(ground.toxiproxy, ground.host, API_PORT, log=log, spawn=ground.spawn)
+
+    def data_dir(self, name: str) -> str:
+        """See `Backend.data_dir`: in the run folder."""
+        return str((self._on_ground().run_dir / DATA_DIR / name).resolve())
+
+    def erase(self, name: str) -> None:
+        """See `Backend.erase`."""
+        folder = Path(self.data_dir(name))
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    def _on_ground(self) -> Ground:
+        assert self._ground is not None, "made without `on`: it can start members, and nothing more"
+        return self._ground
+
     def __init__(self, spawn: Spawn) -> None:
+        self._ground: Ground | None = None
         self._spawn = spawn
         self._processes: dict[str, _Process] = {}
         self._listeners: list[Callable[[Exit], None]] = []

@@ -9,17 +9,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+Place = Literal["process", "container"]
 PingOutcome = Literal["ok", "timeout", "refused", "disconnected", "unknown"]
 
 
 @dataclass(frozen=True)
 class NodeAddress:
-    """A node as others know it. ``id`` is 40 hexadecimal digits."""
+    """A node as others know it. ``id`` is 40 hexadecimal digits. Clients dial ``client_host``, if that is another one."""
 
     name: str
     id: str
     host: str
     port: int
+    client_host: str = ""
+
+    @property
+    def dial(self) -> tuple[str, int]:
+        """Where clients outside of the cluster's network reach it."""
+        return self.client_host or self.host, self.port
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,9 @@ class NodeSettings:
     bootstrap: tuple[NodeAddress, ...]
     options: Mapping[str, Any] = field(default_factory=dict)  # the experiment's `cluster.node`, resolved
     data_dir: str | None = None
+    place: Place = "process"
+    egress_host: str = ""  # where the dialing rule leads, if that is not the node's own host
+    callers: tuple[str, ...] = ()  # the only networks from which it takes connections; () is any
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,20 @@ class Ping:
     forward_s: float | None = None
     backward_s: float | None = None
     arrived: bool | None = None
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """What a container image of a target is built of.
+
+    ``files`` is the build's context (path -> content) with its ``Dockerfile``, which takes the base as ``ARG BASE`` and has
+    node/init.py, or a program that takes the same options, as its entry point. ``packages`` are the distributions of this
+    environment that belong into a base made of it.
+    """
+
+    name: str
+    files: Mapping[str, bytes]
+    packages: tuple[str, ...] = ()
 
 
 class NodeHandle(Protocol):
@@ -77,7 +101,14 @@ class Target(Protocol):
     watches_parent: bool  # its command ends by itself when its parent dies
 
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
-        """The command line of one node. It prints one line on standard output when it serves."""
+        """The command line of one node. It prints one line on standard output when it serves.
+
+        In a container (``settings.place``) it is what the image's first process runs (docs/containers.md).
+        """
+        ...
+
+    def image(self) -> ImageRecipe:
+        """What its container image is built of. Raises UsageError if it has none."""
         ...
 
     def connect(self, address: NodeAddress, cluster: str) -> NodeHandle:

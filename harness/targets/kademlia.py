@@ -8,10 +8,12 @@ import secrets
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, cast
 
+import node
 from harness.errors import TargetError
-from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome
+from harness.targets import ImageRecipe, NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome
 from harness.targets.kademlia_options import command_line_options
 from node.client import Client
 from node.errors import NodeError
@@ -29,7 +31,7 @@ class KademliaHandle:
 
     def __init__(self, address: NodeAddress, cluster: str) -> None:
         self.address = address
-        self.client = Client(address.host, address.port, cluster)
+        self.client = Client(*address.dial, cluster)
 
     def sample(self, *, timeout: float) -> dict[str, int]:
         """See `NodeHandle.sample`."""
@@ -81,8 +83,11 @@ class KademliaTarget:
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
         """See `Target.command`."""
         here = settings.address
-        command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
-        command += ["--parent-pid", str(os.getpid())]
+        if settings.place == "container":
+            command = ["node", "serve"]
+        else:
+            command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
+            command += ["--parent-pid", str(os.getpid())]
         command += [
             "--host",
             here.host,
@@ -94,13 +99,22 @@ class KademliaTarget:
             settings.cluster,
         ]
         if settings.egress_offset is not None:
-            command += ["--egress", f"{here.host}:{settings.egress_offset}"]
+            command += ["--egress", f"{settings.egress_host or here.host}:{settings.egress_offset}"]
+        for network in settings.callers:
+            command += ["--accept-from", network]
         for other in settings.bootstrap:
             if other.name != here.name:
                 command += ["--bootstrap", f"{other.host}:{other.port}"]
         if settings.data_dir is not None:
             command += ["--data-dir", settings.data_dir]
         return (*command, *command_line_options(settings.options))
+
+    def image(self) -> ImageRecipe:
+        """See `Target.image`."""
+        folder = Path(node.__file__).parent
+        files = {f"node/{path.name}": path.read_bytes() for path in sorted(folder.glob("*.py"))}
+        files["Dockerfile"] = (folder / "Dockerfile").read_bytes()
+        return ImageRecipe("kadstorm-node", files, ("msgspec", "uvloop"))
 
     def connect(self, address: NodeAddress, cluster: str) -> KademliaHandle:
         """See `Target.connect`."""

@@ -99,11 +99,11 @@ def test_a_plan_takes_no_overrides(tmp_path: Path) -> None:
     assert "as it is" in err
 
 
-def test_a_backend_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
-    code, _, err = typed("run", written(tmp_path), "--backend", "docker")
+def test_a_target_that_is_not_there_is_told_by_name(tmp_path: Path) -> None:
+    code, _, err = typed("run", written(tmp_path), "--set", "cluster.target=chord")
     assert code == 2
-    assert "docker" in err
-    assert "process" in err
+    assert "the target `chord`" in err
+    assert "kademlia" in err
 
 
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path) -> None:

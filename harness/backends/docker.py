@@ -1,0 +1,465 @@
+"""Members as containers: one network per session, every member and Toxiproxy at an address of its own on it.
+
+- Members dial each other through Toxiproxy's container, and take connections from it and from the gateway (the clients
+  outside) alone.
+- Their ports, and those of Toxiproxy's API and of the lease, are published on the session's loopback address; links are not.
+- Readiness and exits are heard, not polled: an attached stream gives a container's first line and its end.
+- Every container ends by itself when the session's lease is not renewed (node/init.py). Toxiproxy's keeps it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+import tenacity
+from docker.errors import APIError, NotFound
+
+from harness.backends import (
+    Exit,
+    Ground,
+    Layout,
+    MemberSpec,
+    Power,
+    ProcessState,
+    Tell,
+    Toxiproxy,
+)
+from harness.backends.lives import Life, Listeners, await_serving
+from harness.containers import engine as engines
+from harness.containers import images, labels, networks
+from harness.containers.engine import Engine, retried, translated
+from harness.containers.leftovers import remove_session, sweep_abandoned
+from harness.containers.streams import Streams
+from harness.errors import EngineFailed, MemberFailed, ToxiproxyFailed
+from harness.session import API_PORT, note_engine
+from harness.spawner import describe_exit, tail
+from harness.targets import ImageRecipe
+from harness.toxiproxy.control import ToxiproxyControl
+from harness.toxiproxy.server import START_DEADLINE
+
+STARTERS = 8  # calls of the engine side by side; it does no more at once
+EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
+LEASE = 30.0  # s without renewal after which containers end by themselves
+RENEW_EVERY = 5.0  # s
+LEASE_PORT = 9_473
+USER = "65532:65532"
+DATA = "/data"
+LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
+SYSCTLS = {"net.ipv4.tcp_syn_retries": "1"}  # Toxiproxy dials without a time limit of its own (docs/faults.md)
+TOXIPROXY = "toxiproxy"
+
+
+class _Container(Life):
+    """One life of one member."""
+
+    id: str = ""
+
+
+class DockerBackend:
+    """See `Backend`. Every call of the engine is tried again where that is worth it."""
+
+    powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "limits"))
+
+    @classmethod
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
+        """See `Backend.prepare`: an engine that answers, and images of what is here."""
+        engine = engines.connect()
+        try:
+            sweep_abandoned(engine, tell)
+            images.ensure(engine, recipe(), toxiproxy, tell)
+        finally:
+            engine.close()
+
+    @classmethod
+    def on(cls, ground: Ground) -> Self:
+        """See `Backend.on`. Raises EngineUnavailable."""
+        engine = engines.connect()
+        try:
+            note_engine(ground.state, ground.session_id, engine.url)
+            return cls(engine, ground, images.ensure(engine, ground.recipe(), ground.toxiproxy, lambda _: None))
+        except BaseException:
+            engine.close()
+            raise
+
+    def __init__(self, engine: Engine, ground: Ground, made: images.Images) -> None:
+        self._engine, self._ground, self._images = engine, ground, made
+        self._labels = labels.of_session(ground.session_id, ground.state, ground.lasts)
+        self._token = secrets.token_hex(16)
+        self._lives: dict[str, _Container] = {}
+        self._listeners = Listeners()
+        self._lock = threading.Lock()
+        self._streams = Streams()
+        self._enders = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ends")
+        self._network: networks.Network | None = None
+        self._closing = False
+        self.lease = _LeaseHolder(ground.host, self._token)
+
+    # --- the place ---------------------------------------------------------------------------------
+
+    def lay_out(self, names: Sequence[str]) -> Layout:
+        """See `Backend.lay_out`: makes the session's network."""
+        name = f"kadstorm-{self._ground.session_id}"
+        first = int(ipaddress.IPv4Address(self._ground.host)) >> 8 & 0xFF
+        network = networks.create(self._engine, name, len(names), self._labels, first=first)
+        self._network = network
+        return Layout(
+            place="container",
+            proxy_host=network.toxiproxy,
+            hosts={name: network.member(index) for index, name in enumerate(names)},
+            callers=(f"{network.toxiproxy}/32", f"{network.gateway}/32"),
+        )
+
+    def toxiproxy(self, log: Path) -> Toxiproxy:
+        """See `Backend.toxiproxy`."""
+        return ToxiproxyContainer(self, log)
+
+    def data_dir(self, name: str) -> str:
+        """See `Backend.data_dir`: where the member's volume is."""
+        return DATA
+
+    def erase(self, name: str) -> None:
+        """See `Backend.erase`: removes its volume."""
+        self._remove_container(name)
+        with translated(f"removing the data of {name}"):
+            self._remove_volume(name)
+
+    # --- lives -------------------------------------------------------------------------------------
+
+    def on_exit(self, listener: Callable[[Exit], None]) -> None:
+        """See `Backend.on_exit`."""
+        self._listeners.add(listener)
+
+    def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
+        """See `Backend.start`."""
+        if not specs:
+            return
+        with ThreadPoolExecutor(min(STARTERS, len(specs))) as pool:
+            lives = list(pool.map(self._launch, specs))
+        for life in lives:
+            await_serving(life, deadline)
+
+    def stop(self, name: str, *, grace: float) -> None:
+        """See `Backend.stop`."""
+        life = self._living(name)
+        if life is None:
+            return
+        life.asked_to_end = True
+        self._signal(life, "SIGTERM")
+        if not life.ended.wait(grace):
+            self.kill(name)
+
+    def kill(self, name: str) -> None:
+        """See `Backend.kill`."""
+        life = self._living(name)
+        if life is None:
+            return
+        life.asked_to_end = True
+        self._signal(life, "SIGKILL")
+        if not life.ended.wait(EXIT_GRACE):
+            raise MemberFailed(f"{name}: its container does not end after SIGKILL")
+
+    def pause(self, name: str) -> None:
+        """See `Backend.pause`."""
+        life = self._living(name)
+        if life is not None:
+            self._unless_gone(life, "freezing", self._engine.api.pause)
+
+    def resume(self, name: str) -> None:
+        """See `Backend.resume`."""
+        life = self._living(name)
+        if life is not None and self.state(name) == "paused":
+            self._unless_gone(life, "resuming", self._engine.api.unpause)
+
+    def state(self, name: str) -> ProcessState:
+        """See `Backend.state`; asks the engine."""
+        life = self._lives.get(name)
+        if life is None or not life.id:
+            return "dead"
+        try:
+            with translated(f"asking for the state of {name}"):
+                status = self._engine.api.inspect_container(life.id)["State"]
+        except EngineFailed as error:
+            if isinstance(error.__cause__, NotFound):
+                return "dead"
+            raise MemberFailed(str(error)) from error
+        if status.get("Paused"):
+            return "paused"
+        return "running" if status.get("Running") else "dead"
+
+    def close(self) -> None:
+        """See `Backend.close`: kills and removes every container, then volumes and the network of this session."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        for life in self._lives.values():
+            life.asked_to_end = True
+        try:
+            remains = remove_session(self._engine, self._ground.session_id)
+            for life in self._lives.values():
+                life.ended.wait(EXIT_GRACE)
+        finally:
+            self._enders.shutdown(wait=True)
+            self._streams.close()
+            self._engine.close()
+        if trouble := [*self._listeners.trouble, *remains]:
+            raise MemberFailed("; ".join(trouble))
+
+    # --- how it is done ----------------------------------------------------------------------------
+
+    def _living(self, name: str) -> _Container | None:
+        life = self._lives.get(name)
+        return None if life is None or life.ended.is_set() else life
+
+    def _signal(self, life: _Container, number: str) -> None:
+        # the engine lets a frozen container go on when it is sent a signal
+        self._unless_gone(life, f"sending {number} to", lambda id_: self._engine.api.kill(id_, signal=number))
+
+    def _unless_gone(self, life: _Container, doing: str, call: Callable[[str], object]) -> None:
+        """Do something to a container; that it has ended meanwhile is no failure."""
+        name = life.spec.name
+        try:
+            retried(call)(life.id)
+        except APIError as error:
+            if error.status_code in (404, 409) and (life.ended.wait(0.5) or self.state(name) == "dead"):
+                return
+            raise MemberFailed(f"{doing} {name}: the engine said: {error.explanation or error}") from error
+        except Exception as error:
+            raise MemberFailed(f"{doing} {name}: {error}") from error
+
+    def _launch(self, spec: MemberSpec) -> _Container:
+        life = _Container(spec)
+        with self._lock:
+            if self._closing:
+                raise MemberFailed(f"{spec.name}: not started, since the run is ending")
+            before, self._lives[spec.name] = self._lives.get(spec.name), life
+        try:
+            if before is not None:
+                self._remove_container(spec.name)
+            self.run(life, self._images.member, self._member_options(spec))
+        except EngineFailed as error:
+            life.end("it was never started")
+            raise MemberFailed(f"{spec.name}: cannot start its container: {error}") from error
+        except BaseException:
+            life.end("it was never started")
+            raise
+        return life
+
+    def run(self, life: _Container, image: str, options: dict[str, Any]) -> None:
+        """Create a container, attach to it, and start it. Raises EngineFailed."""
+        name = life.spec.name
+        with translated(f"starting {name}"):
+            life.id = self._create(name, image, options)
+            source = self._engine.api.attach_socket(life.id, params={"stdout": 1, "stderr": 1, "stream": 1})
+            self._streams.add(source, life.spec.log, life.heard, lambda: self._note_end(life))
+            retried(self._engine.api.start)(life.id)
+
+    def _create(self, name: str, image: str, options: dict[str, Any]) -> str:
+        full = self.container_name(name)
+
+        @retried
+        def create() -> str:
+            try:
+                return str(self._engine.api.create_container(image, name=full, **options)["Id"])
+            except APIError as error:
+                if error.status_code != 409:
+                    raise
+                # an earlier try was carried out though its answer was lost, or a life before has not been removed yet
+                self._engine.api.remove_container(full, force=True, v=True)
+                return str(self._engine.api.create_container(image, name=full, **options)["Id"])
+
+        return create()
+
+    def container_name(self, name: str) -> str:
+        """How the engine calls a member."""
+        return f"kadstorm-{self._ground.session_id}-{name}"
+
+    def options(
+        self, name: str, address: str, published: Sequence[int], command: Sequence[str], **host: Any
+    ) -> dict[str, Any]:
+        """What every container of a session has in common: no privileges, a fixed address, a lease, labels."""
+        assert self._network is not None
+        api, network = self._engine.api, self._network
+        role = ["--keep", str(LEASE_PORT)] if name == TOXIPROXY else ["--follow", f"{network.toxiproxy}:{LEASE_PORT}"]
+        settings = {
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges"],
+            "read_only": True,
+            "tmpfs": {"/tmp": "size=16m"},  # noqa: S108  the container's own
+            "sysctls": SYSCTLS,
+            "port_bindings": {port: (self._ground.host, port) for port in published},
+            "log_config": {"type": "json-file", "config": LOG_SIZE},
+            "network_mode": network.name,
+        }
+        return {
+            "command": ["--lease", f"{LEASE:g}", *role, *command],
+            "environment": {"KADSTORM_LEASE": self._token, "PYTHONUNBUFFERED": "1", "LOG_LEVEL": "warn"},
+            "hostname": name,
+            "user": USER,
+            "ports": list(published),
+            "labels": self._labels | {labels.MEMBER: name},
+            "healthcheck": {
+                "test": ["NONE"]
+            },  # readiness is heard, and a check a node a second costs more than the node
+            "host_config": api.create_host_config(**settings | host),
+            "networking_config": api.create_networking_config(
+                {network.name: api.create_endpoint_config(ipv4_address=address)}
+            ),
+        }
+
+    def _member_options(self, spec: MemberSpec) -> dict[str, Any]:
+        limits = self._ground.limits
+        host: dict[str, Any] = {}
+        if limits.get("memory"):
+            host |= {"mem_limit": limits["memory"], "memswap_limit": limits["memory"]}
+        if limits.get("cpus"):
+            host["nano_cpus"] = int(limits["cpus"] * 1e9)
+        if spec.keeps_data:
+            host["binds"] = {self._volume(spec.name): {"bind": DATA, "mode": "rw"}}
+        return self.options(spec.name, spec.address, [spec.port] if spec.port else [], spec.command, **host)
+
+    def _volume(self, name: str) -> str:
+        volume = self.container_name(name)
+        retried(self._engine.api.create_volume)(volume, labels=self._labels | {labels.MEMBER: name})
+        return volume
+
+    def _remove_volume(self, name: str) -> None:
+        with suppress(NotFound):
+            retried(self._engine.api.remove_volume)(self.container_name(name), force=True)
+
+    def _remove_container(self, name: str) -> None:
+        with translated(f"removing the container of {name}"), suppress(NotFound):
+            retried(self._engine.api.remove_container)(self.container_name(name), force=True)
+
+    def _note_end(self, life: _Container) -> None:
+        self._enders.submit(self._tell_end, life)
+
+    def _tell_end(self, life: _Container) -> None:
+        life.end(self.how_ended(life.id))
+        if life.spec.name != TOXIPROXY:  # whose end its owner asks about
+            self._listeners.tell(life)
+
+    def how_ended(self, container: str) -> str:
+        """How a container ended, for people, from the engine's own record of it."""
+        until = time.monotonic() + EXIT_GRACE
+        try:
+            while True:
+                state = self._engine.api.inspect_container(container)["State"]
+                if not state["Running"]:
+                    return describe_end(state, self._ground.limits.get("memory"))
+                if time.monotonic() > until:
+                    return "its output ended, and the engine says that it runs"
+                time.sleep(0.02)  # the engine closes the stream a moment before it notes the end
+        except NotFound:
+            return "killed by SIGKILL"  # removed by force, which is how a session ends
+        except Exception as error:  # the engine has gone, and with it all that could tell
+            return f"nobody knows how: {error}"
+
+
+def describe_end(state: dict[str, Any], memory: int | None = None) -> str:
+    """A container's end as people say it; codes above 128 are signals."""
+    if state.get("OOMKilled"):
+        limit = f" of {memory / 2**20:.0f} MiB" if memory else ""
+        return f"killed for want of memory (its limit{limit})"
+    code = int(state.get("ExitCode", 0))
+    return describe_exit(128 - code if 128 < code < 128 + 65 else code)
+
+
+class ToxiproxyContainer:
+    """See `backends.Toxiproxy`: the server in a container, which also keeps the session's lease."""
+
+    def __init__(self, backend: DockerBackend, log: Path) -> None:
+        self._backend = backend
+        host = backend._ground.host
+        self._life = _Container(MemberSpec(TOXIPROXY, (), log, watches_parent=True))
+        self.control = ToxiproxyControl(host, API_PORT)
+
+    def start(self) -> str:
+        """See `backends.Toxiproxy.start`."""
+        backend = self._backend
+        network = backend._network
+        assert network is not None
+        backend._lives[TOXIPROXY] = self._life
+        command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
+        try:
+            backend.run(
+                self._life,
+                backend._images.toxiproxy,
+                backend.options(TOXIPROXY, network.toxiproxy, [API_PORT, LEASE_PORT], command),
+            )
+        except EngineFailed as error:
+            self._life.end("it was never started")
+            raise ToxiproxyFailed(f"Toxiproxy's container did not start: {error}") from error
+        version = self._await_api()
+        backend.lease.start()
+        return version
+
+    def _await_api(self) -> str:
+        await_api = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and self.alive()),
+            wait=tenacity.wait_exponential(multiplier=0.01, max=0.2),
+            stop=tenacity.stop_after_delay(START_DEADLINE),
+            reraise=True,
+        )
+        try:
+            return await_api(self.control.version)
+        except ToxiproxyFailed as error:
+            log = self._life.spec.log
+            raise ToxiproxyFailed(
+                f"Toxiproxy's container did not start: {self.exit() or error}. The end of {log}:\n{tail(log)}"
+            ) from error
+
+    def alive(self) -> bool:
+        """See `backends.Toxiproxy.alive`."""
+        return not self._life.ended.is_set()
+
+    def exit(self) -> str:
+        """See `backends.Toxiproxy.exit`."""
+        return "" if self.alive() else self._life.how
+
+    def stop(self) -> None:
+        """See `backends.Toxiproxy.stop`. The container is removed with the session's others."""
+        self._backend.lease.close()
+        self.control.close()
+
+
+class _LeaseHolder:
+    """Renews the session's lease as long as this process lives; a keeper that is away is dialled again."""
+
+    def __init__(self, host: str, token: str) -> None:
+        self._address, self._line = (host, LEASE_PORT), token.encode() + b"\n"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew_until_closed, name="kadstorm-lease", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew; again is harmless."""
+        if not self._thread.is_alive() and not self._stop.is_set():
+            self._thread.start()
+
+    def close(self) -> None:
+        """Renew no longer: what is not removed ends by itself."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _renew_until_closed(self) -> None:
+        while not self._stop.is_set():
+            with suppress(OSError), socket.create_connection(self._address, timeout=RENEW_EVERY) as keeper:
+                self._renew_over(keeper)
+            self._stop.wait(1.0)
+
+    def _renew_over(self, keeper: socket.socket) -> None:
+        while not self._stop.is_set():
+            keeper.sendall(self._line)
+            if not keeper.recv(64):
+                return
+            self._stop.wait(RENEW_EVERY)

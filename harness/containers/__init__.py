@@ -1,0 +1,1 @@
+"""Talking to a container engine: finding it, images, networks, and what is left of dead sessions."""

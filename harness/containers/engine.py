@@ -1,0 +1,161 @@
+"""The container engine: finding one that answers, and its errors as ours. The only file that makes a client.
+
+Looked for in this order: ``DOCKER_HOST`` (with its TLS variables), the command line's current context, and the sockets of
+Docker, of rootless Docker, of Docker Desktop and of Podman. The API version is negotiated.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import docker
+import requests
+import tenacity
+from docker.errors import APIError, DockerException
+from docker.tls import TLSConfig
+
+from harness.errors import EngineFailed, EngineUnavailable
+
+CALL_TIMEOUT = 60.0  # s; a busy engine may take long to start a container
+PROBE_TIMEOUT = 5.0  # s to find out whether one answers
+CONNECTIONS = 64
+LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+BUSY = frozenset((500, 502, 503, 504))  # answers of an engine that may do better the next time
+HOPELESS = ("no such image", "invalid", "not supported", "denied", "already in use by container", "overlaps")
+
+HOW_TO_GET_ONE = (
+    "start one (Docker: `sudo systemctl start docker`; Podman: `systemctl --user start podman.socket`), install one "
+    "(https://docs.docker.com/engine/install/), or name it in DOCKER_HOST; or use `--backend process`, which needs none"
+)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine that answers."""
+
+    api: Any  # docker.APIClient
+    url: str
+    version: str
+    api_version: str
+
+    def close(self) -> None:
+        """Give its connections back."""
+        self.api.close()
+
+
+def connect() -> Engine:
+    """The engine of this machine.
+
+    Raises:
+        EngineUnavailable: none answers, or it is on another machine.
+    """
+    tried = []
+    for url, tls in candidates():
+        try:
+            return _connect(url, tls)
+        except (DockerException, requests.RequestException, OSError) as error:
+            tried.append(f"{url}: {_first_line(error)}")
+    raise EngineUnavailable("no container engine answers (" + "; ".join(tried) + "): " + HOW_TO_GET_ONE)
+
+
+def candidates() -> Iterator[tuple[str, TLSConfig | None]]:
+    """Where an engine may be, most wanted first. What the user named is the only one tried."""
+    named = os.environ.get("DOCKER_HOST")
+    if named:
+        yield named, _tls_of_environment()
+        return
+    context = _current_context()
+    if context is not None:
+        yield context
+    runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
+    sockets = (
+        "/var/run/docker.sock",
+        f"{runtime}/docker.sock",
+        f"{Path.home()}/.docker/run/docker.sock",
+        f"{runtime}/podman/podman.sock",
+        "/run/podman/podman.sock",
+    )
+    there = [path for path in sockets if Path(path).exists()]
+    for path in there or sockets[:1]:
+        if context is None or context[0] != f"unix://{path}":
+            yield f"unix://{path}", None
+
+
+def is_remote(url: str) -> bool:
+    """Whether an engine is on another machine, so that what it publishes on its loopback cannot be reached from here."""
+    parts = urlsplit(url)
+    return parts.scheme == "ssh" or (parts.scheme in ("tcp", "http", "https") and parts.hostname not in LOOPBACK)
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Whatever the engine's client raises, as EngineFailed: what was being done, and what it said."""
+    try:
+        yield
+    except APIError as error:
+        raise EngineFailed(f"{doing}: the engine said: {error.explanation or error}") from error
+    except (DockerException, requests.RequestException, OSError) as error:
+        raise EngineFailed(f"{doing}: the engine does not answer as it should: {_first_line(error)}") from error
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later: lost connections and a busy engine, never a refusal."""
+    if isinstance(error, APIError):
+        said = str(error.explanation or error).lower()
+        return error.status_code in BUSY and not any(text in said for text in HOPELESS)
+    return isinstance(error, requests.ConnectionError | requests.Timeout)
+
+
+retried = tenacity.retry(
+    retry=tenacity.retry_if_exception(may_pass),
+    wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+    stop=tenacity.stop_after_attempt(4),
+    reraise=True,
+)
+"""Decorator: try a call of the engine again where that is worth it, and only there."""
+
+
+def _connect(url: str, tls: TLSConfig | None) -> Engine:
+    if is_remote(url):
+        raise EngineUnavailable(
+            f"the engine at {url} is on another machine: nodes are published on loopback addresses only, which cannot be "
+            "reached from here. Run Kadstorm on that machine, or use `--backend process`"
+        )
+    api = docker.APIClient(
+        base_url=url, tls=tls or False, version="auto", timeout=PROBE_TIMEOUT, max_pool_size=CONNECTIONS
+    )
+    try:
+        said = api.version()
+    except BaseException:
+        api.close()
+        raise
+    api.timeout = CALL_TIMEOUT
+    return Engine(api, url, said.get("Version", "?"), said.get("ApiVersion", "?"))
+
+
+def _tls_of_environment() -> TLSConfig | None:
+    kwargs = docker.utils.kwargs_from_env()
+    return kwargs.get("tls") or None
+
+
+def _current_context() -> tuple[str, TLSConfig | None] | None:
+    """The context that `docker context use` has chosen, if it is not the default one."""
+    try:
+        from docker.context import ContextAPI
+
+        context = ContextAPI.get_current_context()
+    except Exception:  # a damaged configuration of another tool is not ours to report: the sockets are still tried
+        return None
+    if context is None or context.name == "default":
+        return None
+    return context.Host, context.TLSConfig
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -1,0 +1,175 @@
+"""The images of nodes and of Toxiproxy: named by a digest of what went in, so a stale one is never used and a fresh one
+never built again.
+
+Two ways to a base: this machine's own Python (`rootfs.py`: no registry, seconds, Linux), or a slim Python image from a
+registry. `ensure` takes what is there, in that order, and builds what is missing the first way where it can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import platform
+import tarfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docker.errors import DockerException, ImageNotFound
+
+from harness.containers import rootfs
+from harness.containers.engine import Engine, translated
+from harness.errors import ImageFailed
+from harness.targets import ImageRecipe
+
+BASE, TOXIPROXY = "kadstorm-base", "kadstorm-toxiproxy"
+REGISTRY_BASE = "python:3.13-slim"
+LABEL = "kadstorm.image"
+TOXIPROXY_DOCKERFILE = Path(__file__).with_name("toxiproxy.Dockerfile")
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+OUTPUT_SHOWN = 15  # lines of a failed build
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Images:
+    """References of the images that a session uses."""
+
+    member: str
+    toxiproxy: str
+
+
+def ensure(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell) -> Images:
+    """The images of this recipe and this Toxiproxy; what is missing is built.
+
+    Raises:
+        ImageFailed: a build failed.
+        EngineFailed: the engine refused something else.
+    """
+    for offline in (True, False):
+        wanted = references(recipe, toxiproxy, offline=offline) if not offline or fits(engine) else None
+        if wanted and exists(engine, wanted.member) and exists(engine, wanted.toxiproxy):
+            return wanted
+    return build(engine, recipe, toxiproxy, tell, offline=fits(engine))
+
+
+def fits(engine: Engine) -> bool:
+    """Whether a base of this machine's Python runs on the engine: Linux, and the same architecture."""
+    if not rootfs.can_be_made():
+        return False
+    with translated("asking the engine for its architecture"):
+        its = str(engine.api.version().get("Arch", ""))
+    return its == ARCHITECTURES.get(platform.machine(), platform.machine())
+
+
+def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, offline: bool) -> Images:
+    """Build what is missing and say what is done. See `ensure` for errors."""
+    wanted = references(recipe, toxiproxy, offline=offline)
+    base = base_reference(recipe, offline=offline)
+    if offline and not exists(engine, base):
+        tell(f"making {base} of this machine's Python")
+        _import_base(engine, recipe, base)
+    if not exists(engine, wanted.member):
+        tell(f"building {wanted.member} from {base}")
+        _build(engine, wanted.member, recipe.files, {"BASE": base}, tell)
+    if not exists(engine, wanted.toxiproxy):
+        tell(f"building {wanted.toxiproxy} from {toxiproxy}")
+        _build(engine, wanted.toxiproxy, toxiproxy_context(toxiproxy), {"BASE": wanted.member}, tell)
+    for reference in (wanted.member, wanted.toxiproxy):
+        tell(f"{reference}: {size(engine, reference) / 1e6:.0f} MB")
+    return wanted
+
+
+def references(recipe: ImageRecipe, toxiproxy: Path, *, offline: bool) -> Images:
+    """How the images are called that are made of what there is here now."""
+    of_member = _digest(base_reference(recipe, offline=offline), recipe.files)
+    return Images(f"{recipe.name}:{of_member}", f"{TOXIPROXY}:{_digest(of_member, toxiproxy_context(toxiproxy))}")
+
+
+def base_reference(recipe: ImageRecipe, *, offline: bool) -> str:
+    """What members' images are built from."""
+    return f"{BASE}:{rootfs.digest(rootfs.collect(recipe.packages))}" if offline else REGISTRY_BASE
+
+
+def toxiproxy_context(binary: Path) -> dict[str, bytes]:
+    """The files that go into Toxiproxy's image. Raises ImageFailed for a binary that needs libraries."""
+    content = binary.read_bytes()
+    if content[:4] != b"\x7fELF":
+        raise ImageFailed(
+            f"{binary} is no program for Linux: set KADSTORM_TOXIPROXY to a static Linux build of toxiproxy-server "
+            "(the release files of github.com/Shopify/toxiproxy are)"
+        )
+    return {"Dockerfile": TOXIPROXY_DOCKERFILE.read_bytes(), "toxiproxy-server": content}
+
+
+def exists(engine: Engine, reference: str) -> bool:
+    """Whether the engine has an image of that name."""
+    with translated(f"looking for the image {reference}"):
+        try:
+            engine.api.inspect_image(reference)
+        except ImageNotFound:
+            return False
+    return True
+
+
+def size(engine: Engine, reference: str) -> int:
+    """Bytes of an image, all its layers together."""
+    with translated(f"looking at the image {reference}"):
+        return int(engine.api.inspect_image(reference)["Size"])
+
+
+def _digest(base: str, context: Mapping[str, bytes]) -> str:
+    made = hashlib.sha256(base.encode())
+    for name, content in sorted(context.items()):
+        made.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    return made.hexdigest()[:12]
+
+
+def _import_base(engine: Engine, recipe: ImageRecipe, reference: str) -> None:
+    repository, _, tag = reference.partition(":")
+    with translated(f"importing {reference}"):
+        engine.api.import_image_from_data(
+            rootfs.archive(rootfs.collect(recipe.packages)), repository=repository, tag=tag
+        )
+
+
+def _build(engine: Engine, reference: str, context: Mapping[str, bytes], arguments: dict[str, str], tell: Tell) -> None:
+    output: list[str] = []
+    try:
+        for line in engine.api.build(
+            fileobj=io.BytesIO(_tar(context)), custom_context=True, tag=reference, buildargs=arguments,
+            labels={LABEL: reference}, rm=True, forcerm=True, decode=True,
+        ):  # fmt: skip
+            _note(line, output, tell)
+    except DockerException as error:
+        raise ImageFailed(f"building {reference}: {error}") from error
+    if not exists(engine, reference):
+        raise ImageFailed(_failure(reference, output))
+
+
+def _note(line: dict[str, Any], output: list[str], tell: Tell) -> None:
+    said = str(line.get("error") or line.get("stream") or line.get("status") or "").rstrip()
+    if said:
+        output.append(said)
+    if said.startswith("Step "):
+        tell(f"  {said}")
+
+
+def _failure(reference: str, output: list[str]) -> str:
+    shown = "\n".join(output[-OUTPUT_SHOWN:])
+    hint = ""
+    if "pull access denied" in shown or "failed to resolve" in shown or "dial tcp" in shown or "no such host" in shown:
+        hint = "\nThe registry cannot be reached: `kadstorm images build --offline` needs none"
+    return f"building {reference} failed; the end of its output:\n{shown}{hint}"
+
+
+def _tar(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in sorted(files.items()):
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), 0o755
+            tar.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()

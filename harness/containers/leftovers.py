@@ -1,0 +1,133 @@
+"""Finding and removing what a session left in an engine: containers, then volumes, then networks.
+
+Everything goes by the session's label. What cannot be removed is said, and the rest is removed all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+from docker.errors import APIError, DockerException, NotFound
+
+from harness.containers import labels
+from harness.containers.engine import Engine, may_pass, translated
+
+REMOVERS = 8
+TRIES = 5
+IN_PROGRESS = 409  # the engine removes it already
+PAUSE = 0.3  # s
+
+
+@dataclass
+class Remains:
+    """What carries one session's label."""
+
+    labels: Mapping[str, str]
+    containers: list[str] = field(default_factory=list)
+    volumes: list[str] = field(default_factory=list)
+    networks: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return f"{len(self.containers)} containers, {len(self.volumes)} volumes, {len(self.networks)} networks"
+
+    def __bool__(self) -> bool:
+        return bool(self.containers or self.volumes or self.networks)
+
+
+def find(engine: Engine, session_id: str | None = None) -> dict[str, Remains]:
+    """What there is of each session, or of one. Raises EngineFailed."""
+    wanted = labels.SESSION if session_id is None else f"{labels.SESSION}={session_id}"
+    filters = {"label": [wanted]}
+    found: dict[str, Remains] = {}
+
+    def remains(its: Mapping[str, str]) -> Remains:
+        return found.setdefault(its[labels.SESSION], Remains(its))
+
+    with translated("listing what sessions left"):
+        for one in engine.api.containers(all=True, filters=filters):
+            remains(one["Labels"]).containers.append(one["Id"])
+        for one in engine.api.volumes(filters=filters)["Volumes"] or []:
+            remains(one["Labels"]).volumes.append(one["Name"])
+        for one in engine.api.networks(filters=filters):
+            remains(one["Labels"]).networks.append(one["Id"])
+    return found
+
+
+def dead_sessions(engine: Engine, state: Path, is_alive: Callable[[str], bool]) -> dict[str, Remains]:
+    """Sessions that nobody looks after any more.
+
+    One that was noted in ``state`` on this machine is dead if its lock says so; of any other only its expiry can tell.
+    """
+    now = time.time()
+    return {
+        name: remains
+        for name, remains in find(engine).items()
+        if (not is_alive(name) if labels.is_ours(remains.labels, state) else labels.has_expired(remains.labels, now))
+    }
+
+
+def sweep_abandoned(engine: Engine, tell: Callable[[str], None]) -> None:
+    """Remove sessions whose time is over, as each start does; what cannot be removed is said. Raises EngineFailed."""
+    now = time.time()
+    for name, remains in find(engine).items():
+        if labels.has_expired(remains.labels, now):
+            tell(f"removing what the expired session {name} left: {remains}")
+            for text in remove_session(engine, name):
+                tell(f"  {text}")
+
+
+def remove_session(engine: Engine, session_id: str) -> list[str]:
+    """Remove all of it; what could not be removed, and why. Raises EngineFailed if not even a list is to be had."""
+    trouble: list[str] = []
+    for _ in range(2):  # a container that was being created while the first list was made is in the second
+        remains = find(engine, session_id).get(session_id)
+        if not remains:
+            return []
+        trouble = _remove(engine, remains)
+    left = find(engine, session_id).get(session_id)
+    return trouble or [f"still there: {left}"] if left else []
+
+
+def _remove(engine: Engine, remains: Remains) -> list[str]:
+    api = engine.api
+    steps: list[tuple[str, list[str], Callable[[str], Any]]] = [
+        ("container", remains.containers, lambda id_: api.remove_container(id_, force=True, v=True)),
+        ("volume", remains.volumes, lambda name: api.remove_volume(name, force=True)),
+        ("network", remains.networks, lambda id_: _remove_network(engine, id_)),
+    ]
+    trouble: list[str] = []
+    with ThreadPoolExecutor(REMOVERS) as pool:
+        for what, names, remove in steps:
+            said = pool.map(lambda name, what=what, remove=remove: _attempt(what, name, remove), names)
+            trouble += [text for text in said if text]
+    return trouble
+
+
+def _remove_network(engine: Engine, id_: str) -> None:
+    """A network that somebody else's container uses is not ours to empty: it is named in the error."""
+    engine.api.remove_network(id_)
+
+
+def _attempt(what: str, name: str, remove: Callable[[str], Any]) -> str:
+    """Remove one thing; empty, or why it is still there."""
+    error: Exception | None = None
+    for attempt in range(TRIES):
+        try:
+            remove(name)
+        except NotFound:
+            return ""
+        except (DockerException, requests.RequestException) as failure:
+            error = failure
+            if not may_pass(failure) and not (isinstance(failure, APIError) and failure.status_code == IN_PROGRESS):
+                break
+            time.sleep(PAUSE * (attempt + 1))  # the engine is at it: all there is to do is to ask again
+            continue
+        return ""
+    said = error.explanation if isinstance(error, APIError) else error
+    return f"{what} {name[:12]} could not be removed: {said}"

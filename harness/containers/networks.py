@@ -1,0 +1,81 @@
+"""One bridge network per session, with a subnet of its own, so that every member has a fixed address."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from docker.errors import APIError, DockerException
+from docker.types import IPAMConfig, IPAMPool
+
+from harness.containers.engine import Engine, translated
+from harness.errors import EngineFailed
+
+POOL = ipaddress.IPv4Network("10.192.0.0/10")  # where sessions' subnets lie
+RESERVED = 8  # addresses at the start of a subnet: network, gateway, Toxiproxy, and some to spare
+SMALLEST_PREFIX, LARGEST = 24, 1000  # a Linux bridge has 1,024 ports
+TRIES = 256
+TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A session's network."""
+
+    id: str
+    name: str
+    subnet: ipaddress.IPv4Network
+
+    @property
+    def gateway(self) -> str:
+        return str(self.subnet[1])
+
+    @property
+    def toxiproxy(self) -> str:
+        return str(self.subnet[2])
+
+    def member(self, index: int) -> str:
+        """The address of the ``index``-th member of the plan."""
+        return str(self.subnet[RESERVED + index])
+
+
+def create(engine: Engine, name: str, members: int, labels: Mapping[str, str], *, first: int = 0) -> Network:
+    """Make a network for so many members, in the first free subnet from the ``first``-th on.
+
+    Raises:
+        EngineFailed: the engine refuses, too many members for one bridge, or no subnet is free.
+    """
+    if members > LARGEST:
+        raise EngineFailed(
+            f"{members} members: a Linux bridge holds at most {LARGEST}; take fewer, or the process backend"
+        )
+    for subnet in itertools.islice(subnets(members, first), TRIES):
+        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(subnet[1]))])
+        try:
+            made = engine.api.create_network(
+                name, driver="bridge", ipam=ipam, labels=dict(labels), check_duplicate=True
+            )
+        except APIError as error:
+            if any(text in str(error.explanation or error).lower() for text in TAKEN):
+                continue
+            with translated(f"making the network {name}"):
+                raise
+        except DockerException as error:
+            raise EngineFailed(f"making the network {name}: {error}") from error
+        return Network(made["Id"], name, subnet)
+    raise EngineFailed(
+        f"no subnet of {POOL} is free for the network {name}: run `kadstorm cleanup`, or `docker network prune`"
+    )
+
+
+def subnets(members: int, first: int) -> Iterator[ipaddress.IPv4Network]:
+    """Subnets that hold so many members, from the ``first``-th on and once around."""
+    prefix = SMALLEST_PREFIX
+    while 2 ** (32 - prefix) < members + RESERVED + 1:
+        prefix -= 1
+    count, size = 2 ** (prefix - POOL.prefixlen), 2 ** (32 - prefix)
+    for index in range(count):
+        start = int(POOL.network_address) + (first + index) % count * size
+        yield ipaddress.IPv4Network((start, prefix))

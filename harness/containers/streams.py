@@ -1,0 +1,112 @@
+"""What containers say: one thread reads the output of all of them, and hears by its end that one has ended.
+
+The engine sends both streams of a container over one connection, in frames: a byte for the stream (1 standard output, 2
+standard error), three of nothing, four for the length (big-endian), then the bytes (Docker Engine API, "Attach to a container").
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+STDOUT = 1
+HEAD = 8  # bytes
+CHUNK = 65536
+
+
+@dataclass
+class _Stream:
+    """One container's output: where it goes, and what of a frame has come so far."""
+
+    source: Any  # holds the connection open; has a fileno
+    log: IO[bytes]
+    said: Callable[[bytes], None]
+    ended: Callable[[], None]
+    pending: bytes = b""
+
+
+class Streams:
+    """Standard output goes to a callback, standard error to a log, the end to another callback (on the reading thread)."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._lock = threading.Lock()
+        self._wake_read, self._wake_write = os.pipe()
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._closing = False
+        self._thread = threading.Thread(target=self._read_all, name="kadstorm-containers", daemon=True)
+        self._thread.start()
+
+    def add(self, source: Any, log: Path, said: Callable[[bytes], None], ended: Callable[[], None]) -> None:
+        """Read ``source`` from now on. Raises OSError if the log cannot be opened."""
+        stream = _Stream(source, log.open("ab", buffering=0), said, ended)
+        with self._lock:
+            self._selector.register(source.fileno(), selectors.EVENT_READ, stream)
+            os.write(self._wake_write, b"x")
+
+    def close(self) -> None:
+        """Read no further."""
+        self._closing = True
+        os.write(self._wake_write, b"x")
+        self._thread.join()
+        for key in list(self._selector.get_map().values()):
+            if key.data is not None:
+                key.data.source.close()
+                key.data.log.close()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _read_all(self) -> None:
+        while not self._closing:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    os.read(self._wake_read, 4096)
+                else:
+                    self._read(key.data)
+
+    def _read(self, stream: _Stream) -> None:
+        try:
+            chunk = stream.source.read(CHUNK) if _is_tls(stream.source) else os.read(stream.source.fileno(), CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            chunk = b""  # the engine has gone; what has become of the container is asked next
+        if chunk:
+            stream.pending = self._deliver(stream, stream.pending + chunk)
+            return
+        with self._lock:
+            self._selector.unregister(stream.source.fileno())
+        stream.source.close()
+        stream.log.close()
+        stream.ended()
+
+    @staticmethod
+    def _deliver(stream: _Stream, data: bytes) -> bytes:
+        """Hand on all whole frames; what is left."""
+        while len(data) >= HEAD:
+            end = HEAD + int.from_bytes(data[4:HEAD], "big")
+            if len(data) < end:
+                break
+            body, which, data = data[HEAD:end], data[0], data[end:]
+            if which == STDOUT:
+                stream.said(body)
+            else:
+                _write(stream.log, body)
+        return data
+
+
+def _write(log: IO[bytes], body: bytes) -> None:
+    try:
+        log.write(body)
+    except OSError:
+        return  # a full disk: the journal, written to the same disk, tells it; the member is not to be lost for it
+
+
+def _is_tls(source: Any) -> bool:
+    return hasattr(source, "cipher")
