@@ -56,7 +56,7 @@ class Streams:
         self._thread.join()
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
-                key.data.source.close()
+                _close(key.data.source)
                 key.data.log.close()
         self._selector.close()
         os.close(self._wake_read)
@@ -82,7 +82,7 @@ class Streams:
             return
         with self._lock:
             self._selector.unregister(stream.source.fileno())
-        stream.source.close()
+        _close(stream.source)
         stream.log.close()
         stream.ended()
 
@@ -106,6 +106,14 @@ def _write(log: IO[bytes], body: bytes) -> None:
         log.write(body)
     except OSError:
         return  # a full disk: the journal, written to the same disk, tells it; the member is not to be lost for it
+
+
+def _close(source: Any) -> None:
+    """The engine's client hands out a file over a socket, and closing that leaves the socket open."""
+    connection = getattr(source, "_sock", None)
+    source.close()
+    if connection is not None:
+        connection.close()
 
 
 def _is_tls(source: Any) -> bool:

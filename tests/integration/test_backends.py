@@ -8,18 +8,26 @@ import time
 from collections.abc import Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import registry
-from harness.backends import Backend, Exit, MemberSpec
+from harness.backends import Backend, Exit, Ground, MemberSpec
 from harness.errors import MemberFailed
-from harness.spawner import Spawner
+from harness.session import Session
+from harness.toxiproxy import binary
 
 SERVES = "import sys, time; print('serving', flush=True); time.sleep(60)"
 LEAVES = f"import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); {SERVES}"
 STAYS = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVES}"
 FAILS = "import sys; sys.exit('no room in the house')"
+TICKS = """
+import sys, time
+print('serving', flush=True)
+while True:
+    sys.stderr.write('x'); sys.stderr.flush(); time.sleep(0.01)
+"""
 MUTE = "import time; time.sleep(60)"
 
 
@@ -41,13 +49,42 @@ class Exits:
         return self.seen
 
 
-@pytest.fixture(params=sorted(entry.name for entry in entry_points(group=registry.BACKENDS)))
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    spawn = Spawner("backend-test")
-    made = registry.backend(request.param)(spawn)
-    yield made
+def names() -> list[Any]:
+    """All backends that are installed; those that need a container engine are marked so."""
+    found = sorted(entry.name for entry in entry_points(group=registry.BACKENDS))
+    return [pytest.param(name, marks=pytest.mark.docker) if name == "docker" else name for name in found]
+
+
+class Place:
+    """A backend on a session of its own, and how its members are started."""
+
+    def __init__(self, backend: Backend, folder: Path) -> None:
+        self.backend = backend
+        self._folder = folder
+        self._layout = backend.lay_out(["m", "good", "bad", "mute", "a", "b", "late", *(f"m{i}" for i in range(5))])
+
+    def spec(self, name: str, program: str) -> MemberSpec:
+        python = sys.executable if self._layout.place == "process" else "python3"
+        log = self._folder / f"{name}.log"
+        return MemberSpec(name, (python, "-c", program), log, watches_parent=False, address=self._layout.hosts[name])
+
+
+@pytest.fixture(params=names())
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    session = Session(tmp_path, state=tmp_path / "state")
+    ground = Ground(
+        session_id=session.id, host=session.host, state=session.state, run_dir=tmp_path, toxiproxy=binary.find(),
+        spawn=session.spawn, recipe=registry.target("kademlia").image,
+    )  # fmt: skip
+    made = registry.backend(request.param).on(ground)
+    yield Place(made, tmp_path)
     made.close()
-    spawn.close()
+    session.close()
+
+
+@pytest.fixture
+def backend(place: Place) -> Backend:
+    return place.backend
 
 
 @pytest.fixture
@@ -57,73 +94,68 @@ def exits(backend: Backend) -> Exits:
     return listener
 
 
-def spec(folder: Path, name: str, program: str) -> MemberSpec:
-    return MemberSpec(name, (sys.executable, "-c", program), folder / f"{name}.log", watches_parent=False)
-
-
 def soon() -> float:
     return time.monotonic() + 15
 
 
-def test_members_serve_when_start_returns(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, f"m{i}", SERVES) for i in range(5)], deadline=soon())
+def test_members_serve_when_start_returns(backend: Backend, place: Place) -> None:
+    backend.start([place.spec(f"m{i}", SERVES) for i in range(5)], deadline=soon())
     assert [backend.state(f"m{i}") for i in range(5)] == ["running"] * 5
 
 
-def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, tmp_path: Path) -> None:
+def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, place: Place) -> None:
     with pytest.raises(MemberFailed, match=r"(?s)bad did not start: exit code 1.*no room in the house"):
-        backend.start([spec(tmp_path, "good", SERVES), spec(tmp_path, "bad", FAILS)], deadline=soon())
+        backend.start([place.spec("good", SERVES), place.spec("bad", FAILS)], deadline=soon())
 
 
-def test_a_member_that_says_nothing_is_not_waited_for_for_ever(backend: Backend, tmp_path: Path) -> None:
+def test_a_member_that_says_nothing_is_not_waited_for_for_ever(backend: Backend, place: Place) -> None:
     with pytest.raises(MemberFailed, match="mute did not say in time that it serves"):
-        backend.start([spec(tmp_path, "mute", MUTE)], deadline=time.monotonic() + 0.5)
+        backend.start([place.spec("mute", MUTE)], deadline=time.monotonic() + 0.5)
 
 
-def test_a_killed_member_is_gone_when_kill_returns(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+def test_a_killed_member_is_gone_when_kill_returns(backend: Backend, place: Place, exits: Exits) -> None:
+    backend.start([place.spec("m", SERVES)], deadline=soon())
     backend.kill("m")
     assert backend.state("m") == "dead"
     assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
 
 
-def test_a_member_that_ends_by_itself_was_not_asked(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", "print('serving', flush=True); raise SystemExit(7)")], deadline=soon())
+def test_a_member_that_ends_by_itself_was_not_asked(backend: Backend, place: Place, exits: Exits) -> None:
+    backend.start([place.spec("m", "print('serving', flush=True); raise SystemExit(7)")], deadline=soon())
     assert exits.wait_for(1) == [Exit("m", asked=False, how="exit code 7")]
 
 
-def test_a_stopped_member_leaves_by_itself(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", LEAVES)], deadline=soon())
+def test_a_stopped_member_leaves_by_itself(backend: Backend, place: Place, exits: Exits) -> None:
+    backend.start([place.spec("m", LEAVES)], deadline=soon())
     backend.stop("m", grace=10)
     assert exits.wait_for(1) == [Exit("m", asked=True, how="exit code 0")]
 
 
-def test_a_member_that_ignores_the_request_to_leave_is_made_to(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", STAYS)], deadline=soon())
+def test_a_member_that_ignores_the_request_to_leave_is_made_to(backend: Backend, place: Place, exits: Exits) -> None:
+    backend.start([place.spec("m", STAYS)], deadline=soon())
     backend.stop("m", grace=0.2)
     assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
 
 
-def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, tmp_path: Path) -> None:
-    ticks = tmp_path / "ticks"
-    tick = f"open({str(ticks)!r}, 'a').write('x'); time.sleep(0.01)"
-    program = f"import time; print('serving', flush=True)\nwhile True:\n    {tick}"
-    backend.start([spec(tmp_path, "m", program)], deadline=soon())
+def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, place: Place) -> None:
+    member = place.spec("m", TICKS)
+    backend.start([member], deadline=soon())
     backend.pause("m")
     assert backend.state("m") == "paused"
-    before = ticks.stat().st_size if ticks.exists() else 0
-    time.sleep(0.2)  # nothing can be awaited that must not happen
-    assert (ticks.stat().st_size if ticks.exists() else 0) == before
+    time.sleep(0.2)  # what it had said before may still be on its way
+    before = member.log.stat().st_size
+    time.sleep(0.3)  # nothing can be awaited that must not happen
+    assert member.log.stat().st_size == before
     backend.resume("m")
     deadline = soon()
-    while not ticks.exists() or ticks.stat().st_size == before:
+    while member.log.stat().st_size == before:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert backend.state("m") == "running"
 
 
-def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, "a", LEAVES), spec(tmp_path, "b", LEAVES)], deadline=soon())
+def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, place: Place) -> None:
+    backend.start([place.spec("a", LEAVES), place.spec("b", LEAVES)], deadline=soon())
     backend.pause("a")
     backend.pause("b")
     backend.kill("a")
@@ -131,16 +163,16 @@ def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, tmp_path: P
     assert (backend.state("a"), backend.state("b")) == ("dead", "dead")
 
 
-def test_a_member_can_be_started_again_under_its_name(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+def test_a_member_can_be_started_again_under_its_name(backend: Backend, place: Place, exits: Exits) -> None:
     for _ in range(3):
-        backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+        backend.start([place.spec("m", SERVES)], deadline=soon())
         assert backend.state("m") == "running"
         backend.kill("m")
     assert len(exits.wait_for(3)) == 3
 
 
-def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, place: Place) -> None:
+    backend.start([place.spec("m", SERVES)], deadline=soon())
     backend.kill("m")
     for name in ("m", "stranger"):
         backend.kill(name)
@@ -150,23 +182,23 @@ def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, t
         assert backend.state(name) == "dead"
 
 
-def test_close_ends_all_members(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, f"m{i}", STAYS) for i in range(3)], deadline=soon())
+def test_close_ends_all_members(backend: Backend, place: Place, exits: Exits) -> None:
+    backend.start([place.spec(f"m{i}", STAYS) for i in range(3)], deadline=soon())
     backend.pause("m1")
     backend.close()
     assert all(exit_.asked for exit_ in exits.wait_for(3))
     with pytest.raises(MemberFailed, match="the run is ending"):
-        backend.start([spec(tmp_path, "late", SERVES)], deadline=soon())
+        backend.start([place.spec("late", SERVES)], deadline=soon())
 
 
-def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(backend: Backend, tmp_path: Path) -> None:
+def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(backend: Backend, place: Place) -> None:
     def broken(_: Exit) -> None:
         raise OSError("no space left")
 
     backend.on_exit(broken)
     exits = Exits()
     backend.on_exit(exits)
-    backend.start([spec(tmp_path, "a", SERVES), spec(tmp_path, "b", SERVES)], deadline=soon())
+    backend.start([place.spec("a", SERVES), place.spec("b", SERVES)], deadline=soon())
     backend.kill("a")
     backend.kill("b")
     assert len(exits.wait_for(2)) == 2

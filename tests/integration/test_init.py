@@ -1,0 +1,154 @@
+"""The first process of a container (node/init.py), as a process of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import node
+
+INIT = Path(node.__file__).with_name("init.py")
+HOST = "127.0.0.1"
+TOKEN = "a-token"
+SLEEPS = ("sleep", "60")
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(INIT), *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "KADSTORM_LEASE": TOKEN},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server((HOST, 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def dial(port: int) -> socket.socket:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection((HOST, port), timeout=5)
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def renew(port: int, token: str = TOKEN) -> bytes:
+    with dial(port) as keeper:
+        keeper.settimeout(1)
+        keeper.sendall(token.encode() + b"\n")
+        try:
+            return keeper.recv(16)
+        except TimeoutError:
+            return b""
+
+
+def test_the_exit_code_of_the_command_is_passed_on(start: Start) -> None:
+    assert start("sh", "-c", "exit 7").wait(10) == 7
+    assert start("sh", "-c", "kill -9 $$").wait(10) == 128 + signal.SIGKILL
+
+
+def test_a_command_that_is_not_there_is_told(start: Start) -> None:
+    _, said = (process := start("no-such-command")).communicate(timeout=10)
+    assert process.returncode == 127
+    assert "no-such-command" in said
+
+
+@pytest.mark.parametrize("arguments", [[], ["--lease", "3"], ["--wrong", "1", "true"], ["--keep"]])
+def test_wrong_usage_is_told_in_one_line(start: Start, arguments: list[str]) -> None:
+    _, said = (process := start(*arguments)).communicate(timeout=10)
+    assert process.returncode == 1
+    assert said.startswith("init: ")
+    assert "Traceback" not in said
+
+
+def test_a_request_to_leave_is_passed_on(start: Start) -> None:
+    process = start("sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 5
+
+
+def test_orphans_are_reaped(start: Start) -> None:
+    process = start("sh", "-c", "(sleep 0.1 &) ; sleep 0.5; echo done")
+    assert process.wait(10) == 0
+
+
+def test_without_a_lease_it_just_runs(start: Start) -> None:
+    assert start("sleep", "1.5").wait(10) == 0
+
+
+def test_a_keeper_that_nobody_renews_ends_its_command(start: Start, port: int) -> None:
+    process = start("--lease", "1", "--keep", str(port), *SLEEPS)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the lease was not renewed for 1 s" in said
+
+
+def test_a_command_that_ignores_the_request_is_killed(start: Start, port: int) -> None:
+    process = start("--lease", "1", "--keep", str(port), "sh", "-c", "trap '' TERM; while :; do sleep 1; done")
+    assert process.wait(15) == 128 + signal.SIGKILL
+
+
+def test_renewals_keep_keeper_and_followers_running_and_their_end_ends_both(start: Start, port: int) -> None:
+    keeper = start("--lease", "2", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
+    until = time.monotonic() + 5
+    while time.monotonic() < until:  # two and a half leases
+        assert renew(port) == b"."
+        time.sleep(0.3)
+    assert keeper.poll() is None
+    assert follower.poll() is None
+    assert keeper.wait(10) == follower.wait(10) == 128 + signal.SIGTERM
+
+
+def test_a_renewal_without_the_token_is_none(start: Start, port: int) -> None:
+    keeper = start("--lease", "2", "--keep", str(port), *SLEEPS)
+    until = time.monotonic() + 10
+    while keeper.poll() is None and time.monotonic() < until:
+        try:
+            with socket.create_connection((HOST, port), timeout=1) as caller:
+                caller.sendall(b"guess\n" + b"x" * 10_000)
+        except OSError:
+            pass
+        time.sleep(0.1)
+    assert keeper.poll() == 128 + signal.SIGTERM
+
+
+def test_a_keeper_that_is_started_again_within_the_lease_harms_no_follower(start: Start, port: int) -> None:
+    first = start("--lease", "4", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "4", "--follow", f"{HOST}:{port}", *SLEEPS)
+    assert renew(port) == b"."
+    first.kill()
+    first.wait()
+    start("--lease", "4", "--keep", str(port), *SLEEPS)
+    until = time.monotonic() + 6
+    while time.monotonic() < until:
+        renew(port)
+        time.sleep(0.3)
+    assert follower.poll() is None
