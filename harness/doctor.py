@@ -11,13 +11,18 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from harness.errors import ToxiproxyUnavailable
+from harness.boot import first_ephemeral_port
+from harness.errors import EngineUnavailable, HarnessError, ToxiproxyUnavailable
+from harness.links import BASE_PORT
 from harness.session import Lock, recorded_sessions, state_dir
 from harness.toxiproxy import binary
+
+if TYPE_CHECKING:
+    from harness.containers.engine import Engine
 
 State = Literal["ok", "warn", "fail"]
 
@@ -25,8 +30,10 @@ OWN_SITES = 64  # up to so many nodes each is a site of its own (docs/experiment
 SHARED_SITES = 16
 NODE_BYTES = 30 * 2**20  # resident memory of one node process
 LINK_BYTES = 15 * 2**10  # of one proxy in Toxiproxy
+CONTAINER_BYTES = 24 * 2**20  # of one container beyond its node: its init, the engine's shim and its published port
 LOAD_BYTES = 200 * 2**20  # of one load worker with Locust and Arrow
 DESCRIPTORS_PER_CONNECTION = 2  # in Toxiproxy: the caller's side and the destination's
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 POOL = 16  # connections that a node keeps open
 
 
@@ -49,12 +56,13 @@ def examine(nodes: int) -> Iterator[Finding]:
         _loopback,
         lambda: _descriptors(nodes),
         lambda: _memory(nodes),
+        lambda: _ports(nodes),
         _state,
         _dead_sessions,
-        _docker,
     ]
     for check in checks:
         yield check()
+    yield from _containers(nodes)
 
 
 def sites_of(nodes: int) -> int:
@@ -174,25 +182,83 @@ def _is_dead(folder: Path) -> bool:
     return True
 
 
-def _docker() -> Finding:
-    import docker  # a quarter of a second of import, for this one finding
+def _ports(nodes: int) -> Finding:
+    needed = BASE_PORT + nodes * (sites_of(nodes) + 1)
+    first = first_ephemeral_port()
+    said = f"ports {BASE_PORT} to {needed - 1} for {nodes} nodes in {sites_of(nodes)} sites"
+    if needed <= first:
+        return Finding("ports", "ok", said)
+    return Finding(
+        "ports",
+        "fail",
+        f"{said}, and those from {first} on are for outgoing connections",
+        f"sysctl -w net.ipv4.ip_local_port_range='{min(needed + 1000, 60000)} 65535', or lower cluster.sites",
+    )
+
+
+def _containers(nodes: int) -> Iterator[Finding]:
+    """What the docker backend needs; without an engine only that there is none."""
+    from harness.containers import engine as engines  # a quarter of a second of import, for these findings
 
     try:
-        client = docker.from_env(version="auto", timeout=5)
-    except docker.errors.DockerException as error:
-        return Finding(
-            "Docker",
-            "warn",
-            f"no engine answers ({_first_line(error)})",
-            "none is needed: experiments run on processes",
-        )
-    with client:
-        version = client.version()
-    return Finding("Docker", "ok", f"engine {version['Version']}, API {version['ApiVersion']}")
+        engine = engines.connect()
+    except EngineUnavailable as error:
+        yield Finding("containers", "warn", str(error).partition(": ")[0], "none is needed for --backend process")
+        return
+    try:
+        yield Finding("containers", "ok", f"engine {engine.version}, API {engine.api_version}, at {engine.url}")
+        yield _images(engine)
+        yield _bridge(nodes)
+        yield _container_memory(nodes)
+        yield from _inotify(nodes)
+    finally:
+        engine.close()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+def _images(engine: Engine) -> Finding:
+    from harness.containers import images
+
+    try:
+        offline = images.fits(engine)
+        there = [tag for tag in images.tags(engine) if tag.startswith("kadstorm-")]
+    except HarnessError as error:
+        return Finding("images", "warn", str(error), "kadstorm images build")
+    way = "of this machine's Python, in seconds" if offline else f"from {images.REGISTRY_BASE}, which is pulled"
+    return Finding("images", "ok", f"{len(there)} of Kadstorm's are here; what is missing, the first run makes {way}")
+
+
+def _bridge(nodes: int) -> Finding:
+    from harness.containers.networks import LARGEST
+
+    if nodes <= LARGEST:
+        return Finding("containers' network", "ok", f"a bridge holds {LARGEST} members")
+    return Finding(
+        "containers' network",
+        "fail",
+        f"a bridge holds {LARGEST} members, not {nodes}",
+        "take fewer nodes, or --backend process",
+    )
+
+
+def _container_memory(nodes: int) -> Finding:
+    needed, there = memory_needed(nodes) + nodes * CONTAINER_BYTES, psutil.virtual_memory().available
+    said = f"about {_gib(needed)} needed for {nodes} containers, {_gib(there)} available"
+    if needed <= there:
+        return Finding("containers' memory", "ok", said)
+    return Finding("containers' memory", "fail", said, "take fewer nodes, or --backend process")
+
+
+def _inotify(nodes: int) -> Iterator[Finding]:
+    """With version 2 of control groups the engine watches each container's memory events by an inotify instance."""
+    try:
+        allowed = int(INOTIFY.read_text())
+    except (OSError, ValueError):
+        return
+    said = f"{allowed} instances allowed, one is needed per container"
+    if nodes < allowed or not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+        yield Finding("inotify", "ok", said)
+    else:
+        yield Finding("inotify", "fail", said, f"sysctl -w fs.inotify.max_user_instances={2 * nodes}")
 
 
 def _gib(size: int) -> str:

@@ -114,6 +114,13 @@ def exists(engine: Engine, reference: str) -> bool:
     return True
 
 
+def tags(engine: Engine) -> list[str]:
+    """Names of all images that Kadstorm has built. Raises EngineFailed."""
+    with translated("listing images"):
+        found = engine.api.images(filters={"label": [LABEL]})
+    return sorted(tag for one in found for tag in one["RepoTags"] or [])
+
+
 def size(engine: Engine, reference: str) -> int:
     """Bytes of an image, all its layers together."""
     with translated(f"looking at the image {reference}"):

@@ -1,0 +1,171 @@
+"""Booting a cluster of containers against what the bare engine takes to start as many; and leaving nothing of a large one.
+
+Run: ``python benchmarks/containers.py [--quick] [--json FILE]`` (needs a container engine).
+
+The bare side starts 50 containers of the same image with the same command and the same options, which join nothing, by as many
+threads, and waits for nothing. Ours is `boot`: network, Toxiproxy and 2,450 links, 50 nodes that serve and know their true
+closest. Both in one run, bare first and last, of which the mean counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.backends import Ground
+from harness.backends.docker import STARTERS, DockerBackend
+from harness.boot import Booted, boot, make_members
+from harness.containers import engine as engines
+from harness.containers import leftovers
+from harness.events import Events
+from harness.experiment import load_experiment
+from harness.links import Topology
+from harness.plan import make_plan
+from harness.records import NODE_LOGS_DIR, Plan
+from harness.session import Session
+from harness.toxiproxy import binary
+
+KEYS = 50
+LIMIT_BOOT, LIMIT_TEARDOWN = 1.3, 30.0
+
+
+def main() -> int:
+    """Measure, print, and write JSON if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="20 and 50 nodes instead of 50 and 200")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    small, large = (20, 50) if arguments.quick else (50, 200)
+    found = binary.find(progress=print)
+    registry.backend("docker").prepare(found, registry.target("kademlia").image, print)
+    rows = [*boot_against_bare(small, found), *large_cluster(large, found)]
+    for row in rows:
+        print(
+            f"{row['name']:52} {row['ours']:8.1f} {row['unit']:3} against {row['theirs']:8.1f}: "
+            f"ratio {row['ratio']:.2f}, limit {row['limit']}: {'met' if row['met'] else 'MISSED'}"
+        )
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+    return 0
+
+
+def row(name: str, ours: float, theirs: float, limit: float, unit: str = "s") -> dict[str, Any]:
+    """One figure."""
+    ratio = ours / theirs
+    return {
+        "name": name,
+        "ours": ours,
+        "theirs": theirs,
+        "unit": unit,
+        "ratio": ratio,
+        "limit": limit,
+        "met": ratio <= limit,
+    }
+
+
+def boot_against_bare(nodes: int, toxiproxy: Path) -> Iterator[dict[str, Any]]:
+    """The time until ready, against the bare engine."""
+    before = bare(nodes, toxiproxy)
+    with cluster(nodes, toxiproxy) as (_, seconds):
+        ours = seconds
+    after = bare(nodes, toxiproxy)
+    print(f"bare engine: {before:.1f} s and {after:.1f} s; joined and ready: {ours:.1f} s")
+    yield row(f"{nodes} containers joined, against started", ours, (before + after) / 2, LIMIT_BOOT)
+
+
+def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[dict[str, Any]]:
+    """A large cluster boots, stores, looks up, and goes."""
+    with ExitStack() as stack:
+        booted, seconds = stack.enter_context(cluster(nodes, toxiproxy))
+        print(f"{nodes} nodes ready after {seconds:.1f} s")
+        names = booted.cluster.members.names()
+        for index in range(KEYS):
+            booted.cluster.store(f"key-{index}", b"value", via=names[index % nodes])
+        found = sum(
+            booted.cluster.lookup(f"key-{index}", via=names[-1 - index % nodes]) == b"value" for index in range(KEYS)
+        )
+        print(f"{found} of {KEYS} keys found through other nodes")
+        began = time.monotonic()
+    teardown = time.monotonic() - began
+    left = leftovers_of_all()
+    print(f"taken down in {teardown:.1f} s; left in the engine: {left or 'nothing'}")
+    yield row(f"{nodes} containers removed, against {LIMIT_TEARDOWN:.0f} s", teardown, LIMIT_TEARDOWN, 1.0)
+
+
+def leftovers_of_all() -> str:
+    """What there is of any session."""
+    engine = engines.connect()
+    try:
+        return "; ".join(map(str, leftovers.find(engine).values()))
+    finally:
+        engine.close()
+
+
+def plan_of(nodes: int, folder: Path) -> Plan:
+    """The plan of a cluster without faults."""
+    file = folder / "experiment.yaml"
+    file.write_text(f"name: bench\nduration: 60s\ncluster: {{nodes: {nodes}, backend: docker}}\n")
+    return make_plan(load_experiment(file, []))
+
+
+@contextmanager
+def cluster(nodes: int, toxiproxy: Path) -> Iterator[tuple[Booted, float]]:
+    """A cluster that is ready, and how long that took."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / NODE_LOGS_DIR).mkdir()
+        session = stack.enter_context(Session(folder))
+        plan = plan_of(nodes, folder)
+        began = time.monotonic()
+
+        def on_teardown(_: str, close: Callable[[], object]) -> None:
+            stack.callback(close)
+
+        yield (boot(plan, session, folder, toxiproxy, Events(lambda _: None), on_teardown), time.monotonic() - began)
+
+
+def bare(nodes: int, toxiproxy: Path) -> float:
+    """Seconds that the engine takes to start as many containers of the same kind."""
+    with tempfile.TemporaryDirectory() as name, Session(Path(name)) as session:
+        folder = Path(name)
+        (folder / NODE_LOGS_DIR).mkdir()
+        target, plan = registry.target("kademlia"), plan_of(nodes, folder)
+        ground = Ground(
+            session_id=session.id, host=session.host, state=session.state, run_dir=folder, toxiproxy=toxiproxy,
+            spawn=session.spawn, recipe=target.image,
+        )  # fmt: skip
+        backend = DockerBackend.on(ground)
+        try:
+            topology = Topology.build(plan.nodes, host=session.host)
+            layout = backend.lay_out(topology.names)
+            plan.experiment["cluster"]["bootstrap"] = 0
+            topology = topology.placed(proxy_host=layout.proxy_host, node_hosts=layout.hosts)
+            members = make_members(plan, session, topology, target, folder, backend, layout)
+            api, image = backend._engine.api, backend._images.member
+
+            def start(index: int) -> None:
+                spec = members[index].spec
+                made = api.create_container(
+                    image, name=backend.container_name(spec.name), **backend._member_options(spec)
+                )
+                api.start(made["Id"])
+
+            began = time.monotonic()
+            with ThreadPoolExecutor(STARTERS) as pool:
+                list(pool.map(start, range(nodes)))
+            return time.monotonic() - began
+        finally:
+            backend.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
