@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.backends import Exit, MemberSpec
+from harness.backends import Exit, MemberSpec, WarmStart
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
 from harness.events import Events
@@ -124,7 +124,8 @@ def make_members(plan: Plan, session: Session, topology: Topology, target: Targe
             data_dir=None if data_dir is None else str(data_dir.resolve()),
         )
         log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
-        spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent)
+        warm = WarmStart(target.preload, target.warm_arguments(settings)) if target.preload else None
+        spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent, warm)
         members.append(Member(address, spec, data_dir))
     return members
 

@@ -16,13 +16,34 @@ Power = Literal["kill", "stop", "pause", "restart"]
 
 
 @dataclass(frozen=True)
+class Preload:
+    """Code that all members of a cluster have in common, so that a backend may load it once for all of them.
+
+    ``main`` is the path (`module:function`) of a function that takes command-line arguments and returns an exit code;
+    ``modules`` are imported beside it if they are there.
+    """
+
+    main: str
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """How to start a member from loaded code: the preload's function is called with ``arguments``."""
+
+    preload: Preload
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MemberSpec:
-    """How to start one member: its command, where its standard error goes, and its own folder for data (or None)."""
+    """How to start one member: its command, where its standard error goes, and a faster way to the same, if any."""
 
     name: str
     command: tuple[str, ...]
     log: Path
     watches_parent: bool  # the command ends by itself when the process that started it does
+    warm: WarmStart | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Members as processes of this machine.
+"""Members as processes of this machine: forked from a warm process where their target allows that, or else spawned.
 
 One thread reads the standard output of all members: a member's first line says that it serves, end-of-file says that it
 has ended. So readiness and exits are events that are awaited, on every platform, and nothing polls.
@@ -15,16 +15,37 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import IO, Protocol
 
 import psutil
 
-from harness.backends import Exit, MemberSpec, Power, ProcessState
+from harness import nursery
+from harness.backends import Exit, MemberSpec, Power, Preload, ProcessState
 from harness.errors import MemberFailed
+from harness.nursery import Fork, Nursery
 from harness.spawner import Spawn, describe_exit, tail
 
 STARTERS = 8  # threads that start members; more do not help, the spawner is one thread
 STOP_DEADLINE = 5.0  # s
+NURSERY_LOG = "nursery.log"  # beside the members' logs
 EXIT_GRACE = 10.0  # s; from end-of-file on its output to a member's exit status
+
+
+class Child(Protocol):
+    """What a spawned and a forked process have in common; see `subprocess.Popen`."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
 
 
 @dataclass
@@ -32,15 +53,20 @@ class _Process:
     """One life of one member."""
 
     spec: MemberSpec
-    popen: subprocess.Popen[bytes]
+    child: Child
     serving: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     asked_to_end: bool = False
     output: bytes = b""
 
     @property
+    def served(self) -> bool:
+        return b"\n" in self.output
+
+    @property
     def how(self) -> str:
-        return describe_exit(self.popen.returncode)
+        cause = self.child.cause if isinstance(self.child, Fork) else ""
+        return describe_exit(self.child.returncode) + (f", since {cause}" if cause else "")
 
 
 class ProcessBackend:
@@ -53,6 +79,8 @@ class ProcessBackend:
         self._processes: dict[str, _Process] = {}
         self._listeners: list[Callable[[Exit], None]] = []
         self._lock = threading.Lock()
+        self._nurseries: dict[Preload, Nursery] = {}
+        self._nursery_lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
@@ -94,7 +122,7 @@ class ProcessBackend:
         process.asked_to_end = True
         self._signal(process, signal.SIGKILL)
         if not process.ended.wait(EXIT_GRACE):
-            raise MemberFailed(f"{name}: process {process.popen.pid} does not end after SIGKILL")
+            raise MemberFailed(f"{name}: process {process.child.pid} does not end after SIGKILL")
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -105,7 +133,7 @@ class ProcessBackend:
         deadline = time.monotonic() + STOP_DEADLINE
         while self.state(name) == "running":  # the signal takes hold when the process is next scheduled
             if time.monotonic() > deadline:
-                raise MemberFailed(f"{name}: process {process.popen.pid} does not stop after SIGSTOP")
+                raise MemberFailed(f"{name}: process {process.child.pid} does not stop after SIGSTOP")
             time.sleep(0.001)
 
     def resume(self, name: str) -> None:
@@ -117,10 +145,10 @@ class ProcessBackend:
     def state(self, name: str) -> ProcessState:
         """See `Backend.state`; asks the process table."""
         process = self._processes.get(name)
-        if process is None or process.popen.returncode is not None:
+        if process is None or process.child.returncode is not None:
             return "dead"
         try:
-            status = psutil.Process(process.popen.pid).status()
+            status = psutil.Process(process.child.pid).status()
         except psutil.NoSuchProcess:
             return "dead"
         if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
@@ -130,7 +158,7 @@ class ProcessBackend:
     def pid(self, name: str) -> int | None:
         """The member's process id, None if it does not live."""
         process = self._living(name)
-        return None if process is None else process.popen.pid
+        return None if process is None else process.child.pid
 
     def close(self) -> None:
         """See `Backend.close`: SIGKILL to all, since whoever wanted them to leave politely has stopped them before."""
@@ -142,8 +170,11 @@ class ProcessBackend:
         for process in living:
             process.asked_to_end = True
             self._signal(process, signal.SIGKILL)
-        for process in living:
-            process.ended.wait(EXIT_GRACE)
+        self._await_ends(living)
+        with self._nursery_lock:  # whoever was making one has made it
+            for warm in self._nurseries.values():
+                warm.close()
+        self._await_ends(living)  # of forks whose warm process did not pass the signal on
         self._reading_ended = True
         os.write(self._wake_write, b"x")
         self._reader.join()
@@ -153,17 +184,40 @@ class ProcessBackend:
         if self._trouble:
             raise MemberFailed("; ".join(self._trouble))
 
+    @staticmethod
+    def _await_ends(processes: Sequence[_Process]) -> None:
+        deadline = time.monotonic() + EXIT_GRACE
+        for process in processes:
+            process.ended.wait(max(0.0, deadline - time.monotonic()))
+
     def _living(self, name: str) -> _Process | None:
         process = self._processes.get(name)
         return None if process is None or process.ended.is_set() else process
 
     @staticmethod
     def _signal(process: _Process, number: signal.Signals) -> None:
-        # Popen.send_signal never signals a reused pid: it looks first whether the child was reaped.
-        process.popen.send_signal(number)
+        # It never reaches a reused pid: whoever sends it, Popen or the nursery, knows whether the child was reaped.
+        process.child.send_signal(number)
 
     def _launch(self, spec: MemberSpec) -> _Process:
-        popen = self._spawn(
+        child = self._make(spec)
+        process = _Process(spec, child)
+        assert child.stdout is not None
+        with self._lock:
+            if not self._closing:
+                self._processes[spec.name] = process
+                self._selector.register(child.stdout, selectors.EVENT_READ, process)
+                os.write(self._wake_write, b"x")
+                return process
+        child.kill()
+        child.wait()
+        close_pipes(child)
+        raise MemberFailed(f"{spec.name}: not started, since the run is ending")
+
+    def _make(self, spec: MemberSpec) -> Child:
+        if spec.warm is not None and nursery.SUPPORTED:
+            return self._nursery(spec.warm.preload, spec).fork(spec.name, spec.warm.arguments, spec.log)
+        return self._spawn(
             spec.command,
             name=spec.name,
             stdin=subprocess.PIPE,
@@ -171,29 +225,32 @@ class ProcessBackend:
             stderr=spec.log,
             leashed=not spec.watches_parent,
         )
-        process = _Process(spec, popen)
-        assert popen.stdout is not None
-        with self._lock:
+
+    def _nursery(self, preload: Preload, spec: MemberSpec) -> Nursery:
+        """The living warm process for ``preload``; one that has died is replaced."""
+        with self._nursery_lock:
             if self._closing:
-                with popen:  # close its pipes, too
-                    popen.kill()
                 raise MemberFailed(f"{spec.name}: not started, since the run is ending")
-            self._processes[spec.name] = process
-            self._selector.register(popen.stdout, selectors.EVENT_READ, process)
-            os.write(self._wake_write, b"x")
-        return process
+            found = self._nurseries.get(preload)
+            if found is None or not found.alive:
+                if found is not None:
+                    found.close()
+                found = Nursery(preload, spawn=self._spawn, log=spec.log.with_name(NURSERY_LOG))
+                self._nurseries[preload] = found
+            return found
 
     def _await_serving(self, process: _Process, deadline: float) -> None:
         name = process.spec.name
         process.serving.wait(max(0.0, deadline - time.monotonic()))
+        if process.served:  # if it has ended since, the listeners hear of that
+            return
         if process.ended.is_set():
             raise MemberFailed(
                 f"{name} did not start: {process.how}. The end of {process.spec.log}:\n{tail(process.spec.log)}"
             )
-        if not process.serving.is_set():
-            raise MemberFailed(
-                f"{name} did not say in time that it serves. The end of {process.spec.log}:\n{tail(process.spec.log)}"
-            )
+        raise MemberFailed(
+            f"{name} did not say in time that it serves. The end of {process.spec.log}:\n{tail(process.spec.log)}"
+        )
 
     def _read_outputs(self) -> None:
         while not self._reading_ended:
@@ -204,26 +261,24 @@ class ProcessBackend:
                     self._read_output(key.data)
 
     def _read_output(self, process: _Process) -> None:
-        assert process.popen.stdout is not None
-        chunk = os.read(process.popen.stdout.fileno(), 65536)
+        assert process.child.stdout is not None
+        chunk = os.read(process.child.stdout.fileno(), 65536)
         if not chunk:
             self._note_end(process)
             return
         process.output = (process.output + chunk)[-65536:]
-        if b"\n" in process.output:
+        if process.served:
             process.serving.set()
 
     def _note_end(self, process: _Process) -> None:
         with self._lock:
-            self._selector.unregister(process.popen.stdout)  # type: ignore[arg-type]
+            self._selector.unregister(process.child.stdout)  # type: ignore[arg-type]
         try:
-            process.popen.wait(EXIT_GRACE)
+            process.child.wait(EXIT_GRACE)
         except subprocess.TimeoutExpired:  # it closed its output and lives on: no member of ours does that
-            process.popen.kill()
-            process.popen.wait()
-        for pipe in (process.popen.stdout, process.popen.stdin):
-            if pipe is not None:
-                pipe.close()
+            process.child.kill()
+            process.child.wait()
+        close_pipes(process.child)
         process.ended.set()
         process.serving.set()  # whoever waits for it need not wait longer
         for listener in self._listeners:
@@ -231,3 +286,10 @@ class ProcessBackend:
                 listener(Exit(process.spec.name, process.asked_to_end, process.how))
             except Exception as error:  # this thread hears all members: it must outlive a listener, say on a full disk
                 self._trouble.append(f"{process.spec.name} ended ({process.how}), and that could not be told: {error}")
+
+
+def close_pipes(child: Child) -> None:
+    """Close our ends of its pipes."""
+    for pipe in (child.stdout, child.stdin):
+        if pipe is not None:
+            pipe.close()

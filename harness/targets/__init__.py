@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from harness.backends import Preload
+
 PingOutcome = Literal["ok", "timeout", "refused", "disconnected", "unknown"]
 
 
@@ -75,9 +77,14 @@ class Target(Protocol):
 
     load_client: str  # dotted path of the client that load workers use, as `module:Class`
     watches_parent: bool  # its command ends by itself when its parent dies
+    preload: Preload | None  # what its nodes can be forked from; None: each is started by its command
 
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
         """The command line of one node. It prints one line on standard output when it serves."""
+        ...
+
+    def warm_arguments(self, settings: NodeSettings) -> tuple[str, ...]:
+        """What the preloaded function is called with to be one node; it need not watch its parent. Unused without it."""
         ...
 
     def connect(self, address: NodeAddress, cluster: str) -> NodeHandle:

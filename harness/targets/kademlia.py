@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
+from harness.backends import Preload
 from harness.errors import TargetError
 from harness.targets import NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome
 from harness.targets.kademlia_options import command_line_options
@@ -77,12 +78,18 @@ class KademliaTarget:
 
     load_client = "loadtests.client:KademliaClient"
     watches_parent = True
+    preload: Preload | None = Preload("node.__main__:main", ("asyncio", "uvloop", "node.durable"))
 
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
         """See `Target.command`."""
+        serve, *options = self.warm_arguments(settings)
+        watch = ("--exit-with-parent", "--parent-pid", str(os.getpid()))
+        return (sys.executable, "-P", "-m", "node", serve, *watch, *options)
+
+    def warm_arguments(self, settings: NodeSettings) -> tuple[str, ...]:
+        """See `Target.warm_arguments`."""
         here = settings.address
-        command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
-        command += ["--parent-pid", str(os.getpid())]
+        command = ["serve"]
         command += [
             "--host",
             here.host,

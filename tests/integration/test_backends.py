@@ -1,18 +1,21 @@
-"""What every backend must do, on each backend that there is: one suite, so that faults mean the same on all of them."""
+"""What every backend must do, on each backend that there is: one suite, so that faults mean the same on all of them.
+
+A member that can be forked from loaded code must behave like one that is started by its command: each test runs both ways.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
 from harness import registry
-from harness.backends import Backend, Exit, MemberSpec
+from harness.backends import Backend, Exit, MemberSpec, Preload, WarmStart
 from harness.errors import MemberFailed
 from harness.spawner import Spawner
 
@@ -41,8 +44,24 @@ class Exits:
         return self.seen
 
 
+Spec = Callable[[str, str], MemberSpec]
+
+
+@pytest.fixture(params=["by command", "warm"])
+def spec(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spec:
+    """Makes a member of a name and a program."""
+    (tmp_path / "warm_program.py").write_text("def main(argv):\n    exec(argv[0], {})\n    return 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def make(name: str, program: str) -> MemberSpec:
+        warm = WarmStart(Preload("warm_program:main"), (program,)) if request.param == "warm" else None
+        return MemberSpec(name, (sys.executable, "-c", program), tmp_path / f"{name}.log", False, warm)
+
+    return make
+
+
 @pytest.fixture(params=sorted(entry.name for entry in entry_points(group=registry.BACKENDS)))
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest, spec: Spec) -> Iterator[Backend]:
     spawn = Spawner("backend-test")
     made = registry.backend(request.param)(spawn)
     yield made
@@ -57,58 +76,54 @@ def exits(backend: Backend) -> Exits:
     return listener
 
 
-def spec(folder: Path, name: str, program: str) -> MemberSpec:
-    return MemberSpec(name, (sys.executable, "-c", program), folder / f"{name}.log", watches_parent=False)
-
-
 def soon() -> float:
     return time.monotonic() + 15
 
 
-def test_members_serve_when_start_returns(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, f"m{i}", SERVES) for i in range(5)], deadline=soon())
+def test_members_serve_when_start_returns(backend: Backend, spec: Spec) -> None:
+    backend.start([spec(f"m{i}", SERVES) for i in range(5)], deadline=soon())
     assert [backend.state(f"m{i}") for i in range(5)] == ["running"] * 5
 
 
-def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, tmp_path: Path) -> None:
+def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, spec: Spec) -> None:
     with pytest.raises(MemberFailed, match=r"(?s)bad did not start: exit code 1.*no room in the house"):
-        backend.start([spec(tmp_path, "good", SERVES), spec(tmp_path, "bad", FAILS)], deadline=soon())
+        backend.start([spec("good", SERVES), spec("bad", FAILS)], deadline=soon())
 
 
-def test_a_member_that_says_nothing_is_not_waited_for_for_ever(backend: Backend, tmp_path: Path) -> None:
+def test_a_member_that_says_nothing_is_not_waited_for_for_ever(backend: Backend, spec: Spec) -> None:
     with pytest.raises(MemberFailed, match="mute did not say in time that it serves"):
-        backend.start([spec(tmp_path, "mute", MUTE)], deadline=time.monotonic() + 0.5)
+        backend.start([spec("mute", MUTE)], deadline=time.monotonic() + 0.5)
 
 
-def test_a_killed_member_is_gone_when_kill_returns(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+def test_a_killed_member_is_gone_when_kill_returns(backend: Backend, spec: Spec, exits: Exits) -> None:
+    backend.start([spec("m", SERVES)], deadline=soon())
     backend.kill("m")
     assert backend.state("m") == "dead"
     assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
 
 
-def test_a_member_that_ends_by_itself_was_not_asked(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", "print('serving', flush=True); raise SystemExit(7)")], deadline=soon())
+def test_a_member_that_ends_by_itself_was_not_asked(backend: Backend, spec: Spec, exits: Exits) -> None:
+    backend.start([spec("m", "print('serving', flush=True); raise SystemExit(7)")], deadline=soon())
     assert exits.wait_for(1) == [Exit("m", asked=False, how="exit code 7")]
 
 
-def test_a_stopped_member_leaves_by_itself(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", LEAVES)], deadline=soon())
+def test_a_stopped_member_leaves_by_itself(backend: Backend, spec: Spec, exits: Exits) -> None:
+    backend.start([spec("m", LEAVES)], deadline=soon())
     backend.stop("m", grace=10)
     assert exits.wait_for(1) == [Exit("m", asked=True, how="exit code 0")]
 
 
-def test_a_member_that_ignores_the_request_to_leave_is_made_to(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, "m", STAYS)], deadline=soon())
+def test_a_member_that_ignores_the_request_to_leave_is_made_to(backend: Backend, spec: Spec, exits: Exits) -> None:
+    backend.start([spec("m", STAYS)], deadline=soon())
     backend.stop("m", grace=0.2)
     assert exits.wait_for(1) == [Exit("m", asked=True, how="killed by SIGKILL")]
 
 
-def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, tmp_path: Path) -> None:
+def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, spec: Spec, tmp_path: Path) -> None:
     ticks = tmp_path / "ticks"
     tick = f"open({str(ticks)!r}, 'a').write('x'); time.sleep(0.01)"
     program = f"import time; print('serving', flush=True)\nwhile True:\n    {tick}"
-    backend.start([spec(tmp_path, "m", program)], deadline=soon())
+    backend.start([spec("m", program)], deadline=soon())
     backend.pause("m")
     assert backend.state("m") == "paused"
     before = ticks.stat().st_size if ticks.exists() else 0
@@ -122,8 +137,8 @@ def test_a_paused_member_is_frozen_until_it_is_resumed(backend: Backend, tmp_pat
     assert backend.state("m") == "running"
 
 
-def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, "a", LEAVES), spec(tmp_path, "b", LEAVES)], deadline=soon())
+def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, spec: Spec) -> None:
+    backend.start([spec("a", LEAVES), spec("b", LEAVES)], deadline=soon())
     backend.pause("a")
     backend.pause("b")
     backend.kill("a")
@@ -131,16 +146,16 @@ def test_a_paused_member_can_be_killed_and_stopped(backend: Backend, tmp_path: P
     assert (backend.state("a"), backend.state("b")) == ("dead", "dead")
 
 
-def test_a_member_can_be_started_again_under_its_name(backend: Backend, tmp_path: Path, exits: Exits) -> None:
+def test_a_member_can_be_started_again_under_its_name(backend: Backend, spec: Spec, exits: Exits) -> None:
     for _ in range(3):
-        backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+        backend.start([spec("m", SERVES)], deadline=soon())
         assert backend.state("m") == "running"
         backend.kill("m")
     assert len(exits.wait_for(3)) == 3
 
 
-def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, tmp_path: Path) -> None:
-    backend.start([spec(tmp_path, "m", SERVES)], deadline=soon())
+def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, spec: Spec) -> None:
+    backend.start([spec("m", SERVES)], deadline=soon())
     backend.kill("m")
     for name in ("m", "stranger"):
         backend.kill(name)
@@ -150,23 +165,23 @@ def test_what_is_done_to_a_dead_or_unknown_member_is_nothing(backend: Backend, t
         assert backend.state(name) == "dead"
 
 
-def test_close_ends_all_members(backend: Backend, tmp_path: Path, exits: Exits) -> None:
-    backend.start([spec(tmp_path, f"m{i}", STAYS) for i in range(3)], deadline=soon())
+def test_close_ends_all_members(backend: Backend, spec: Spec, exits: Exits) -> None:
+    backend.start([spec(f"m{i}", STAYS) for i in range(3)], deadline=soon())
     backend.pause("m1")
     backend.close()
     assert all(exit_.asked for exit_ in exits.wait_for(3))
     with pytest.raises(MemberFailed, match="the run is ending"):
-        backend.start([spec(tmp_path, "late", SERVES)], deadline=soon())
+        backend.start([spec("late", SERVES)], deadline=soon())
 
 
-def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(backend: Backend, tmp_path: Path) -> None:
+def test_a_listener_that_fails_does_not_keep_the_others_from_hearing(backend: Backend, spec: Spec) -> None:
     def broken(_: Exit) -> None:
         raise OSError("no space left")
 
     backend.on_exit(broken)
     exits = Exits()
     backend.on_exit(exits)
-    backend.start([spec(tmp_path, "a", SERVES), spec(tmp_path, "b", SERVES)], deadline=soon())
+    backend.start([spec("a", SERVES), spec("b", SERVES)], deadline=soon())
     backend.kill("a")
     backend.kill("b")
     assert len(exits.wait_for(2)) == 2
