@@ -5,7 +5,7 @@ One file each; found by the entry-point group ``kadstorm.targets``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -92,9 +92,16 @@ class Target(Protocol):
         ...
 
     def unready(
-        self, nodes: Sequence[NodeAddress], handles: Mapping[str, NodeHandle], options: Mapping[str, Any]
+        self,
+        nodes: Sequence[NodeAddress],
+        handles: Mapping[str, NodeHandle],
+        options: Mapping[str, Any],
+        among: Collection[str] | None = None,
     ) -> dict[str, str]:
-        """The nodes that do not know their true closest nodes yet: name -> what is missing, for people."""
+        """The nodes that do not know their true closest of ``nodes`` yet: name -> what is missing, for people.
+
+        Only those ``among`` are asked, if it is given: each question costs a node that is busy joining some of its time.
+        """
         ...
 
     def ping(

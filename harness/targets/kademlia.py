@@ -6,7 +6,7 @@ import heapq
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
@@ -114,13 +114,18 @@ class KademliaTarget:
         return KademliaHandle(address, cluster)
 
     def unready(
-        self, nodes: Sequence[NodeAddress], handles: Mapping[str, NodeHandle], options: Mapping[str, Any]
+        self,
+        nodes: Sequence[NodeAddress],
+        handles: Mapping[str, NodeHandle],
+        options: Mapping[str, Any],
+        among: Collection[str] | None = None,
     ) -> dict[str, str]:
         """A node is ready when its table holds its true min(k, N − 1) closest among ``nodes``. See `Target.unready`."""
         k = int(options.get("k") or DEFAULT_K)
+        asked = [node for node in nodes if among is None or node.name in among]
         with ThreadPoolExecutor(ASKERS) as pool:
-            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), nodes)
-            return {node.name: lack for node, lack in zip(nodes, lacks, strict=True) if lack}
+            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), asked)
+            return {node.name: lack for node, lack in zip(asked, lacks, strict=True) if lack}
 
     def ping(
         self,
