@@ -1,6 +1,7 @@
 """From a plan and a session to a cluster whose every node knows its neighbours, with a proxy on every link.
 
-Toxiproxy and the nodes start side by side; a node that is up before its links tries its bootstrap nodes again.
+The links come first: with the traffic of nodes that join, Toxiproxy takes many times as long to set them up. It also
+means that the network's conditions hold from the first connection on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiproxy
+from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiproxy, WarmStart
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
 from harness.events import Events
@@ -96,10 +97,10 @@ def boot(
     links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
     network = network_effects(topology, plan.experiment["network"])
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
-    starting = starter.submit(members.start, deadline=deadline)
     version = server.start()
     links.create()
     links.apply(network)
+    starting = starter.submit(members.start, deadline=deadline)  # not before: who joins keeps Toxiproxy from its API
     while not starting.done():
         check()
         wait([starting], timeout=LOOK_EVERY)
@@ -149,6 +150,7 @@ def make_members(
             callers=layout.callers,
         )
         log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
+        warm = WarmStart(target.preload, target.warm_arguments(settings)) if target.preload else None
         spec = MemberSpec(
             address.name,
             target.command(settings),
@@ -157,6 +159,7 @@ def make_members(
             address=address.host,
             port=address.port,
             keeps_data=keeps,
+            warm=warm,
         )
         members.append(Member(address, spec))
     return members

@@ -126,9 +126,9 @@ class Cluster:
         names = self.members.names()
         return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
 
-    def unready(self) -> dict[str, str]:
-        """Members that do not know their true closest nodes yet, and what they lack."""
-        return self._target.unready(list(self.addresses.values()), self._handles, self._options)
+    def unready(self, among: Collection[str] | None = None) -> dict[str, str]:
+        """Members (of those ``among``) that do not know their true closest nodes yet, and what they lack."""
+        return self._target.unready(list(self.addresses.values()), self._handles, self._options, among)
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.
@@ -136,6 +136,7 @@ class Cluster:
         Raises:
             MemberFailed: some do not by ``deadline`` (monotonic), or a member has died; the text says which and why.
         """
+        began = time.monotonic()
         lacking = self.unready()
         while lacking:
             check()  # it may raise, and so end the wait
@@ -143,8 +144,10 @@ class Cluster:
                 raise MemberFailed(f"{', '.join(self.members.lost())} died before the cluster was ready")
             if time.monotonic() > deadline:
                 raise MemberFailed(f"the cluster did not become ready in time: {lacks_text(lacking)}")
-            time.sleep(READY_POLL)  # the nodes converge by themselves: all there is to do is to look again
-            lacking = self.unready()
+            # The nodes converge by themselves: all there is to do is to look again, and not to keep them from it by that.
+            time.sleep(max(READY_POLL, time.monotonic() - began))
+            began = time.monotonic()
+            lacking = self.unready(lacking) or self.unready()  # once nobody seems to lack anything, all are asked
 
     def wait_converged(self, *, within: float = CONVERGED) -> None:
         """Wait until every member knows its closest nodes again, as after a heal. Raises MemberFailed after ``within`` s."""

@@ -23,10 +23,15 @@ class Life:
     how: str = "still running"
     output: bytes = b""
 
+    @property
+    def served(self) -> bool:
+        """Whether it ever said that it serves."""
+        return b"\n" in self.output
+
     def heard(self, chunk: bytes) -> None:
         """Take what it said on standard output: its first line says that it serves."""
         self.output = (self.output + chunk)[-65536:]
-        if b"\n" in self.output:
+        if self.served:
             self.serving.set()
 
     def end(self, how: str) -> None:
@@ -37,13 +42,14 @@ class Life:
 
 
 def await_serving(life: Life, deadline: float) -> None:
-    """Wait until it serves. Raises MemberFailed if it ends, or by ``deadline`` (monotonic); with the end of its log."""
+    """Wait until it serves. Raises MemberFailed if it ends first, or by ``deadline`` (monotonic); with its log's end."""
     name, log = life.spec.name, life.spec.log
     life.serving.wait(max(0.0, deadline - time.monotonic()))
+    if life.served:  # if it has ended since, the listeners hear of that
+        return
     if life.ended.is_set():
         raise MemberFailed(f"{name} did not start: {life.how}. The end of {log}:\n{tail(log)}")
-    if not life.serving.is_set():
-        raise MemberFailed(f"{name} did not say in time that it serves. The end of {log}:\n{tail(log)}")
+    raise MemberFailed(f"{name} did not say in time that it serves. The end of {log}:\n{tail(log)}")
 
 
 class Listeners:

@@ -1,4 +1,4 @@
-"""Members as processes of this machine.
+"""Members as processes of this machine: forked from a warm process where their target allows that, or else spawned.
 
 One thread reads the standard output of all members: a member's first line says that it serves, end-of-file says that it
 has ended. So readiness and exits are events that are awaited, on every platform, and nothing polls.
@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Protocol, Self
 
 import psutil
 
+from harness import nursery
 from harness.backends import (
     Exit,
     Ground,
@@ -31,38 +32,70 @@ from harness.backends import (
     Tell,
     Toxiproxy,
 )
+from harness.backends.lives import Life, Listeners, await_serving
 from harness.errors import MemberFailed
+from harness.nursery import Fork, Nursery
 from harness.records import DATA_DIR
 from harness.session import API_PORT
-from harness.spawner import Spawn, describe_exit, tail
-from harness.targets import ImageRecipe
+from harness.spawner import Spawn, describe_exit
+from harness.targets import ImageRecipe, Preload
 from harness.toxiproxy.server import ToxiproxyServer
 
 STARTERS = 8  # threads that start members; more do not help, the spawner is one thread
 STOP_DEADLINE = 5.0  # s
+NURSERY_LOG = "nursery.log"  # beside the members' logs
 EXIT_GRACE = 10.0  # s; from end-of-file on its output to a member's exit status
 
 
-@dataclass
-class _Process:
-    """One life of one member."""
-
-    spec: MemberSpec
-    popen: subprocess.Popen[bytes]
-    serving: threading.Event = field(default_factory=threading.Event)
-    ended: threading.Event = field(default_factory=threading.Event)
-    asked_to_end: bool = False
-    output: bytes = b""
+class Child(Protocol):
+    """What a spawned and a forked process have in common; see `subprocess.Popen`."""
 
     @property
-    def how(self) -> str:
-        return describe_exit(self.popen.returncode)
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdin(self) -> IO[bytes] | None: ...
+    @property
+    def stdout(self) -> IO[bytes] | None: ...
+
+    def send_signal(self, number: int, /) -> None: ...
+    def kill(self) -> None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+
+
+@dataclass
+class _Process(Life):
+    """One life of one member."""
+
+    child: Child = field(kw_only=True)
+
+    def describe(self) -> str:
+        """How its process ended, for people."""
+        cause = self.child.cause if isinstance(self.child, Fork) else ""
+        return describe_exit(self.child.returncode) + (f", since {cause}" if cause else "")
 
 
 class ProcessBackend:
     """See `Backend`. A member that was started again has a new process under its old name."""
 
     powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart"))
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._ground: Ground | None = None
+        self._spawn = spawn
+        self._processes: dict[str, _Process] = {}
+        self._listeners = Listeners()
+        self._lock = threading.Lock()
+        self._nurseries: dict[Preload, Nursery] = {}
+        self._nursery_lock = threading.Lock()
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe()
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._closing = False  # no member may be started any more
+        self._reading_ended = False  # nor be heard
+        self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
+        self._reader.start()
 
     @classmethod
     def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
@@ -99,24 +132,9 @@ class ProcessBackend:
         assert self._ground is not None, "made without `on`: it can start members, and nothing more"
         return self._ground
 
-    def __init__(self, spawn: Spawn) -> None:
-        self._ground: Ground | None = None
-        self._spawn = spawn
-        self._processes: dict[str, _Process] = {}
-        self._listeners: list[Callable[[Exit], None]] = []
-        self._lock = threading.Lock()
-        self._selector = selectors.DefaultSelector()
-        self._wake_read, self._wake_write = os.pipe()
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._closing = False  # no member may be started any more
-        self._reading_ended = False  # nor be heard
-        self._trouble: list[str] = []
-        self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
-        self._reader.start()
-
     def on_exit(self, listener: Callable[[Exit], None]) -> None:
         """See `Backend.on_exit`."""
-        self._listeners.append(listener)
+        self._listeners.add(listener)
 
     def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
         """See `Backend.start`. The first failure is raised; the others are then still being started."""
@@ -125,7 +143,7 @@ class ProcessBackend:
         with ThreadPoolExecutor(min(STARTERS, len(specs))) as pool:
             processes = list(pool.map(self._launch, specs))
         for process in processes:
-            self._await_serving(process, deadline)
+            await_serving(process, deadline)
 
     def stop(self, name: str, *, grace: float) -> None:
         """See `Backend.stop`."""
@@ -146,7 +164,7 @@ class ProcessBackend:
         process.asked_to_end = True
         self._signal(process, signal.SIGKILL)
         if not process.ended.wait(EXIT_GRACE):
-            raise MemberFailed(f"{name}: process {process.popen.pid} does not end after SIGKILL")
+            raise MemberFailed(f"{name}: process {process.child.pid} does not end after SIGKILL")
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -157,7 +175,7 @@ class ProcessBackend:
         deadline = time.monotonic() + STOP_DEADLINE
         while self.state(name) == "running":  # the signal takes hold when the process is next scheduled
             if time.monotonic() > deadline:
-                raise MemberFailed(f"{name}: process {process.popen.pid} does not stop after SIGSTOP")
+                raise MemberFailed(f"{name}: process {process.child.pid} does not stop after SIGSTOP")
             time.sleep(0.001)
 
     def resume(self, name: str) -> None:
@@ -169,10 +187,10 @@ class ProcessBackend:
     def state(self, name: str) -> ProcessState:
         """See `Backend.state`; asks the process table."""
         process = self._processes.get(name)
-        if process is None or process.popen.returncode is not None:
+        if process is None or process.child.returncode is not None:
             return "dead"
         try:
-            status = psutil.Process(process.popen.pid).status()
+            status = psutil.Process(process.child.pid).status()
         except psutil.NoSuchProcess:
             return "dead"
         if status in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
@@ -182,7 +200,7 @@ class ProcessBackend:
     def pid(self, name: str) -> int | None:
         """The member's process id, None if it does not live."""
         process = self._living(name)
-        return None if process is None else process.popen.pid
+        return None if process is None else process.child.pid
 
     def close(self) -> None:
         """See `Backend.close`: SIGKILL to all, since whoever wanted them to leave politely has stopped them before."""
@@ -194,16 +212,25 @@ class ProcessBackend:
         for process in living:
             process.asked_to_end = True
             self._signal(process, signal.SIGKILL)
-        for process in living:
-            process.ended.wait(EXIT_GRACE)
+        self._await_ends(living)
+        with self._nursery_lock:  # whoever was making one has made it
+            for warm in self._nurseries.values():
+                warm.close()
+        self._await_ends(living)  # of forks whose warm process did not pass the signal on
         self._reading_ended = True
         os.write(self._wake_write, b"x")
         self._reader.join()
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        if self._trouble:
-            raise MemberFailed("; ".join(self._trouble))
+        if self._listeners.trouble:
+            raise MemberFailed("; ".join(self._listeners.trouble))
+
+    @staticmethod
+    def _await_ends(processes: Sequence[_Process]) -> None:
+        deadline = time.monotonic() + EXIT_GRACE
+        for process in processes:
+            process.ended.wait(max(0.0, deadline - time.monotonic()))
 
     def _living(self, name: str) -> _Process | None:
         process = self._processes.get(name)
@@ -211,11 +238,28 @@ class ProcessBackend:
 
     @staticmethod
     def _signal(process: _Process, number: signal.Signals) -> None:
-        # Popen.send_signal never signals a reused pid: it looks first whether the child was reaped.
-        process.popen.send_signal(number)
+        # It never reaches a reused pid: whoever sends it, Popen or the nursery, knows whether the child was reaped.
+        process.child.send_signal(number)
 
     def _launch(self, spec: MemberSpec) -> _Process:
-        popen = self._spawn(
+        child = self._make(spec)
+        process = _Process(spec, child=child)
+        assert child.stdout is not None
+        with self._lock:
+            if not self._closing:
+                self._processes[spec.name] = process
+                self._selector.register(child.stdout, selectors.EVENT_READ, process)
+                os.write(self._wake_write, b"x")
+                return process
+        child.kill()
+        child.wait()
+        close_pipes(child)
+        raise MemberFailed(f"{spec.name}: not started, since the run is ending")
+
+    def _make(self, spec: MemberSpec) -> Child:
+        if spec.warm is not None and nursery.SUPPORTED:
+            return self._nursery(spec.warm.preload, spec).fork(spec.name, spec.warm.arguments, spec.log)
+        return self._spawn(
             spec.command,
             name=spec.name,
             stdin=subprocess.PIPE,
@@ -223,29 +267,19 @@ class ProcessBackend:
             stderr=spec.log,
             leashed=not spec.watches_parent,
         )
-        process = _Process(spec, popen)
-        assert popen.stdout is not None
-        with self._lock:
-            if self._closing:
-                with popen:  # close its pipes, too
-                    popen.kill()
-                raise MemberFailed(f"{spec.name}: not started, since the run is ending")
-            self._processes[spec.name] = process
-            self._selector.register(popen.stdout, selectors.EVENT_READ, process)
-            os.write(self._wake_write, b"x")
-        return process
 
-    def _await_serving(self, process: _Process, deadline: float) -> None:
-        name = process.spec.name
-        process.serving.wait(max(0.0, deadline - time.monotonic()))
-        if process.ended.is_set():
-            raise MemberFailed(
-                f"{name} did not start: {process.how}. The end of {process.spec.log}:\n{tail(process.spec.log)}"
-            )
-        if not process.serving.is_set():
-            raise MemberFailed(
-                f"{name} did not say in time that it serves. The end of {process.spec.log}:\n{tail(process.spec.log)}"
-            )
+    def _nursery(self, preload: Preload, spec: MemberSpec) -> Nursery:
+        """The living warm process for ``preload``; one that has died is replaced."""
+        with self._nursery_lock:
+            if self._closing:
+                raise MemberFailed(f"{spec.name}: not started, since the run is ending")
+            found = self._nurseries.get(preload)
+            if found is None or not found.alive:
+                if found is not None:
+                    found.close()
+                found = Nursery(preload, spawn=self._spawn, log=spec.log.with_name(NURSERY_LOG))
+                self._nurseries[preload] = found
+            return found
 
     def _read_outputs(self) -> None:
         while not self._reading_ended:
@@ -256,30 +290,28 @@ class ProcessBackend:
                     self._read_output(key.data)
 
     def _read_output(self, process: _Process) -> None:
-        assert process.popen.stdout is not None
-        chunk = os.read(process.popen.stdout.fileno(), 65536)
+        assert process.child.stdout is not None
+        chunk = os.read(process.child.stdout.fileno(), 65536)
         if not chunk:
             self._note_end(process)
             return
-        process.output = (process.output + chunk)[-65536:]
-        if b"\n" in process.output:
-            process.serving.set()
+        process.heard(chunk)
 
     def _note_end(self, process: _Process) -> None:
         with self._lock:
-            self._selector.unregister(process.popen.stdout)  # type: ignore[arg-type]
+            self._selector.unregister(process.child.stdout)  # type: ignore[arg-type]
         try:
-            process.popen.wait(EXIT_GRACE)
+            process.child.wait(EXIT_GRACE)
         except subprocess.TimeoutExpired:  # it closed its output and lives on: no member of ours does that
-            process.popen.kill()
-            process.popen.wait()
-        for pipe in (process.popen.stdout, process.popen.stdin):
-            if pipe is not None:
-                pipe.close()
-        process.ended.set()
-        process.serving.set()  # whoever waits for it need not wait longer
-        for listener in self._listeners:
-            try:
-                listener(Exit(process.spec.name, process.asked_to_end, process.how))
-            except Exception as error:  # this thread hears all members: it must outlive a listener, say on a full disk
-                self._trouble.append(f"{process.spec.name} ended ({process.how}), and that could not be told: {error}")
+            process.child.kill()
+            process.child.wait()
+        close_pipes(process.child)
+        process.end(process.describe())
+        self._listeners.tell(process)
+
+
+def close_pipes(child: Child) -> None:
+    """Close our ends of its pipes."""
+    for pipe in (child.stdout, child.stdin):
+        if pipe is not None:
+            pipe.close()

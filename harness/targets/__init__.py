@@ -5,7 +5,7 @@ One file each; found by the entry-point group ``kadstorm.targets``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -61,6 +61,18 @@ class Ping:
 
 
 @dataclass(frozen=True)
+class Preload:
+    """Code that all members of a cluster have in common, so that a backend may load it once for all of them.
+
+    ``main`` is the path (`module:function`) of a function that takes command-line arguments and returns an exit code;
+    ``modules`` are imported beside it if they are there.
+    """
+
+    main: str
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ImageRecipe:
     """What a container image of a target is built of.
 
@@ -99,6 +111,7 @@ class Target(Protocol):
 
     load_client: str  # dotted path of the client that load workers use, as `module:Class`
     watches_parent: bool  # its command ends by itself when its parent dies
+    preload: Preload | None  # what its nodes can be forked from; None: each is started by its command
 
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
         """The command line of one node. It prints one line on standard output when it serves.
@@ -111,14 +124,25 @@ class Target(Protocol):
         """What its container image is built of. Raises UsageError if it has none."""
         ...
 
+    def warm_arguments(self, settings: NodeSettings) -> tuple[str, ...]:
+        """What the preloaded function is called with to be one node; it need not watch its parent. Unused without it."""
+        ...
+
     def connect(self, address: NodeAddress, cluster: str) -> NodeHandle:
         """A handle on a node; nothing is sent yet."""
         ...
 
     def unready(
-        self, nodes: Sequence[NodeAddress], handles: Mapping[str, NodeHandle], options: Mapping[str, Any]
+        self,
+        nodes: Sequence[NodeAddress],
+        handles: Mapping[str, NodeHandle],
+        options: Mapping[str, Any],
+        among: Collection[str] | None = None,
     ) -> dict[str, str]:
-        """The nodes that do not know their true closest nodes yet: name -> what is missing, for people."""
+        """The nodes that do not know their true closest of ``nodes`` yet: name -> what is missing, for people.
+
+        Only those ``among`` are asked, if it is given: each question costs a node that is busy joining some of its time.
+        """
         ...
 
     def ping(

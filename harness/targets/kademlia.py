@@ -6,14 +6,14 @@ import heapq
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
 import node
 from harness.errors import TargetError
-from harness.targets import ImageRecipe, NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome
+from harness.targets import ImageRecipe, NodeAddress, NodeHandle, NodeSettings, Ping, PingOutcome, Preload
 from harness.targets.kademlia_options import command_line_options
 from node.client import Client
 from node.errors import NodeError
@@ -79,15 +79,20 @@ class KademliaTarget:
 
     load_client = "loadtests.client:KademliaClient"
     watches_parent = True
+    preload: Preload | None = Preload("node.__main__:main", ("asyncio", "uvloop", "node.durable"))
 
     def command(self, settings: NodeSettings) -> tuple[str, ...]:
         """See `Target.command`."""
-        here = settings.address
+        serve, *options = self.warm_arguments(settings)
         if settings.place == "container":
-            command = ["node", "serve"]
-        else:
-            command = [sys.executable, "-P", "-m", "node", "serve", "--exit-with-parent"]
-            command += ["--parent-pid", str(os.getpid())]
+            return ("node", serve, *options)
+        watch = ("--exit-with-parent", "--parent-pid", str(os.getpid()))
+        return (sys.executable, "-P", "-m", "node", serve, *watch, *options)
+
+    def warm_arguments(self, settings: NodeSettings) -> tuple[str, ...]:
+        """See `Target.warm_arguments`."""
+        here = settings.address
+        command = ["serve"]
         command += [
             "--host",
             here.host,
@@ -121,13 +126,18 @@ class KademliaTarget:
         return KademliaHandle(address, cluster)
 
     def unready(
-        self, nodes: Sequence[NodeAddress], handles: Mapping[str, NodeHandle], options: Mapping[str, Any]
+        self,
+        nodes: Sequence[NodeAddress],
+        handles: Mapping[str, NodeHandle],
+        options: Mapping[str, Any],
+        among: Collection[str] | None = None,
     ) -> dict[str, str]:
         """A node is ready when its table holds its true min(k, N − 1) closest among ``nodes``. See `Target.unready`."""
         k = int(options.get("k") or DEFAULT_K)
+        asked = [node for node in nodes if among is None or node.name in among]
         with ThreadPoolExecutor(ASKERS) as pool:
-            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), nodes)
-            return {node.name: lack for node, lack in zip(nodes, lacks, strict=True) if lack}
+            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), asked)
+            return {node.name: lack for node, lack in zip(asked, lacks, strict=True) if lack}
 
     def ping(
         self,

@@ -1,4 +1,8 @@
-"""What every backend must do, on each backend that there is: one suite, so that faults mean the same on all of them."""
+"""What every backend must do, on each backend that there is: one suite, so that faults mean the same on all of them.
+
+A member that can be forked from loaded code must behave like one that is started by its command: on processes, each test runs
+both ways.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,10 @@ from typing import Any
 import pytest
 
 from harness import registry
-from harness.backends import Backend, Exit, Ground, MemberSpec
+from harness.backends import Backend, Exit, Ground, MemberSpec, WarmStart
 from harness.errors import MemberFailed
 from harness.session import Session
+from harness.targets import Preload
 from harness.toxiproxy import binary
 
 SERVES = "import sys, time; print('serving', flush=True); time.sleep(60)"
@@ -28,6 +33,7 @@ print('serving', flush=True)
 while True:
     sys.stderr.write('x'); sys.stderr.flush(); time.sleep(0.01)
 """
+WARM = "process, warm"
 MUTE = "import time; time.sleep(60)"
 
 
@@ -51,33 +57,44 @@ class Exits:
 
 def names() -> list[Any]:
     """All backends that are installed; those that need a container engine are marked so."""
-    found = sorted(entry.name for entry in entry_points(group=registry.BACKENDS))
+    found = sorted({entry.name for entry in entry_points(group=registry.BACKENDS)} | {WARM})
     return [pytest.param(name, marks=pytest.mark.docker) if name == "docker" else name for name in found]
 
 
 class Place:
     """A backend on a session of its own, and how its members are started."""
 
-    def __init__(self, backend: Backend, folder: Path) -> None:
+    def __init__(self, backend: Backend, folder: Path, *, warm: bool) -> None:
         self.backend = backend
+        self._warm = warm
         self._folder = folder
         self._layout = backend.lay_out(["m", "good", "bad", "mute", "a", "b", "late", *(f"m{i}" for i in range(5))])
 
     def spec(self, name: str, program: str) -> MemberSpec:
         python = sys.executable if self._layout.place == "process" else "python3"
         log = self._folder / f"{name}.log"
-        return MemberSpec(name, (python, "-c", program), log, watches_parent=False, address=self._layout.hosts[name])
+        return MemberSpec(
+            name,
+            (python, "-c", program),
+            log,
+            watches_parent=False,
+            address=self._layout.hosts[name],
+            warm=WarmStart(Preload("warm_program:main"), (program,)) if self._warm else None,
+        )
 
 
 @pytest.fixture(params=names())
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    (tmp_path / "warm_program.py").write_text("def main(argv):\n    exec(argv[0], {})\n    return 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     session = Session(tmp_path, state=tmp_path / "state")
     ground = Ground(
         session_id=session.id, host=session.host, state=session.state, run_dir=tmp_path, toxiproxy=binary.find(),
         spawn=session.spawn, recipe=registry.target("kademlia").image,
     )  # fmt: skip
-    made = registry.backend(request.param).on(ground)
-    yield Place(made, tmp_path)
+    warm = request.param == WARM
+    made = registry.backend("process" if warm else request.param).on(ground)
+    yield Place(made, tmp_path, warm=warm)
     made.close()
     session.close()
 
