@@ -21,6 +21,7 @@ from harness.containers.engine import Engine, may_pass, translated
 REMOVERS = 8
 TRIES = 5
 IN_PROGRESS = 409  # the engine removes it already
+STILL_JOINED = "active endpoints"  # what a busy engine says for a moment after the last container has gone
 PAUSE = 0.3  # s
 
 
@@ -114,6 +115,13 @@ def _remove_network(engine: Engine, id_: str) -> None:
     engine.api.remove_network(id_)
 
 
+def _settles(error: Exception) -> bool:
+    """Whether the engine is likely to take the same request a moment later."""
+    if not isinstance(error, APIError):
+        return False
+    return error.status_code == IN_PROGRESS or STILL_JOINED in str(error.explanation)
+
+
 def _attempt(what: str, name: str, remove: Callable[[str], Any]) -> str:
     """Remove one thing; empty, or why it is still there."""
     error: Exception | None = None
@@ -124,7 +132,7 @@ def _attempt(what: str, name: str, remove: Callable[[str], Any]) -> str:
             return ""
         except (DockerException, requests.RequestException) as failure:
             error = failure
-            if not may_pass(failure) and not (isinstance(failure, APIError) and failure.status_code == IN_PROGRESS):
+            if not may_pass(failure) and not _settles(failure):
                 break
             time.sleep(PAUSE * (attempt + 1))  # the engine is at it: all there is to do is to ask again
             continue
