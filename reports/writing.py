@@ -42,8 +42,10 @@ def write_all(run_dir: Path) -> Summary:
 
 
 def _write_table(path: Path, table: pa.Table, *, again: bool) -> None:
-    """As Parquet, unless that is there already."""
+    """As Parquet with plain texts, as records.py promises them, unless that is there already."""
     import pyarrow.parquet as pq
 
     if again or not path.is_file():
-        replace_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        replace_atomically(
+            path, lambda temporary: pq.write_table(table, temporary, compression="zstd", store_schema=False)
+        )
