@@ -22,7 +22,7 @@ from reports.headline import sentence
 from reports.history import History
 from reports.judgement import Evidence, judge
 from reports.keys import Fates, fates_of
-from reports.metrics import QUANTILES, known_mean
+from reports.metrics import MEASURED, QUANTILES, known_mean
 from reports.recovery import Recovery, recovery_after
 from reports.summary import ExpectationResult, Figures, Summary
 from reports.verdict import Judgement, judge_run
@@ -84,7 +84,7 @@ def analyse_folder(run_dir: Path) -> Analysis:
 
 def figures(load: pd.DataFrame, kind: str, seconds: float) -> Figures:
     """The figures of one kind of operation, exact from all rows however few; null where there are none."""
-    rows = load[load["kind"] == kind]
+    rows = load.loc[load["kind"] == kind, MEASURED]
     latency = rows["latency"].to_numpy() * 1000
     some = len(rows) > 0
     quantiles = np.quantile(latency, list(QUANTILES.values())).tolist() if some else [None] * len(QUANTILES)

@@ -22,6 +22,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from harness.records import (
     EVENTS_FILE,
@@ -288,6 +289,14 @@ def encoded(table: pa.Table) -> pa.Table:
 
 def _sorted(table: pa.Table) -> pd.DataFrame:
     """As a frame, in the order of intended starts; what is equal there in that of the ends."""
-    frame: pd.DataFrame = encoded(table).to_pandas(self_destruct=False)
-    order = np.lexsort((frame["finished"].to_numpy(), frame["intended"].to_numpy()))
-    return frame.take(order).reset_index(drop=True)
+    order = np.lexsort((table.column("finished").to_numpy(), table.column("intended").to_numpy()))
+    encoded_ = encoded(table)
+    return pd.DataFrame({name: _ordered(encoded_.column(name), order) for name in encoded_.column_names}, copy=False)
+
+
+def _ordered(column: pa.ChunkedArray[Any], order: NDArray[np.int64]) -> Any:
+    """One column in another order, as pandas keeps it; one at a time, so that only one is ever there twice."""
+    values = column.to_pandas()
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return pd.Categorical.from_codes(values.cat.codes.to_numpy()[order], dtype=values.dtype)
+    return values.to_numpy()[order]
