@@ -34,7 +34,7 @@ class Timeline:
     def __init__(self, load: Any, windows: Windows, duration: float) -> None:
         self._duration = duration
         self._records = buckets(load, duration)
-        self._bands = _with_lanes([_band(window, duration) for window in windows.faults], duration)
+        self._bands = with_lanes([band(window, duration) for window in windows.faults], duration)
 
     @property
     def bucket(self) -> float:
@@ -46,7 +46,7 @@ class Timeline:
         import vl_convert
 
         svg: str = vl_convert.vegalite_to_svg(self._spec(interactive=False))
-        return _renumbered(svg, r"\bclip\d+\b", "clip")
+        return renumbered(svg, r"\bclip\d+\b", "clip")
 
     def interactive(self) -> Spec:
         """The Vega-Lite specification: hover tells all figures of a moment, the overview below zooms."""
@@ -67,7 +67,7 @@ class Timeline:
             panels.append(self._overview(brush))
         chart = alt.vconcat(*panels, spacing=14, data=alt.NamedData("moments"), background="transparent")
         spec: Spec = chart.configure(**CONFIG).to_dict(validate=False)
-        spec = json.loads(_renumbered(json.dumps(spec), r"\bview_\d+\b", "view_"))
+        spec = json.loads(renumbered(json.dumps(spec), r"\bview_\d+\b", "view_"))
         spec["datasets"] = {"moments": self._records, "faults": self._bands}  # last: Altair copies whatever it holds
         return spec
 
@@ -208,7 +208,7 @@ def _hover(scale: alt.Scale) -> Chart:
     return column.encode(x=alt.X("t0:Q", scale=scale), x2="t1:Q", tooltip=told)
 
 
-def _renumbered(text: str, pattern: str, prefix: str) -> str:
+def renumbered(text: str, pattern: str, prefix: str) -> str:
     """Names that count the charts of this process, counted from one: the same run gives the same bytes."""
     names = {name: f"{prefix}{n}" for n, name in enumerate(dict.fromkeys(re.findall(pattern, text)), start=1)}
     return re.sub(pattern, lambda found: names[found[0]], text)
@@ -218,7 +218,7 @@ def _colours(colours: dict[str, str]) -> alt.Scale:
     return alt.Scale(domain=list(colours), range=list(colours.values()))
 
 
-def _band(window: Window, duration: float) -> dict[str, Any]:
+def band(window: Window, duration: float) -> dict[str, Any]:
     return {
         "name": window.name,
         "start": max(0.0, min(window.start, duration)),
@@ -227,7 +227,7 @@ def _band(window: Window, duration: float) -> dict[str, Any]:
     }
 
 
-def _with_lanes(bands: Sequence[dict[str, Any]], duration: float) -> list[dict[str, Any]]:
+def with_lanes(bands: Sequence[dict[str, Any]], duration: float) -> list[dict[str, Any]]:
     """Each band in the first lane where neither it nor its label meets another; its label begins at ``anchor``."""
     ends: list[float] = []
     placed = []
