@@ -31,7 +31,7 @@ from reports.wording import duration, number, rate, share
 Change = Literal["worse", "no worse", "better", "cannot tell"]
 Scale = Literal["ratio", "points", "seconds", "keys"]
 
-LEAST: Final = 1e-6  # s, and anything else whose logarithm is taken
+LEAST: Final = {"time": 1e-5, "rate": 1e-3, "count": 0.1, "share": 0.0}  # what is below is as good as this, in a ratio
 GRAIN: Final = 1e-3  # of a ratio: runs do not agree better than that
 STEP: Final = 0.1  # s; how finely recovery is measured
 CONDITIONS: Final = ("name", "cluster", "network", "load", "duration_us", "timeline")  # that both sides should share
@@ -216,7 +216,7 @@ def _together(
 
 
 def _scaled(metric: Metric, value: float) -> float:
-    return math.log(max(value, LEAST)) if metric.scale == "ratio" else value
+    return math.log(max(value, LEAST[metric.dimension])) if metric.scale == "ratio" else value
 
 
 def _floor(metric: Metric, runs: Sequence[Mapping[str, float]]) -> float:

@@ -73,13 +73,20 @@ def _dealt(base: Floats, new: Floats, floors: Floats, alpha: float) -> float:
     if ways * alpha < 1:
         return 0.0
     runs = np.vstack([base - base.mean(axis=0), new - new.mean(axis=0)])
-    largest = []
-    for chosen in _deals(len(runs), len(base), ways):
-        here, there = runs[chosen], runs[~chosen]
-        errors, _ = _welch(here, there, floors)
-        gap = np.abs(here.mean(axis=0) - there.mean(axis=0))
-        largest.append(float(np.max(np.divide(gap, errors, out=np.zeros_like(gap), where=errors > 0))))
+    masks = _deals(len(runs), len(base), ways).astype(np.float64)
+    here, there = _moments(masks, runs), _moments(1 - masks, runs)
+    errors = np.sqrt(np.maximum(here[1], floors**2) / len(base) + np.maximum(there[1], floors**2) / len(new))
+    gap = np.abs(here[0] - there[0])
+    largest = np.divide(gap, errors, out=np.zeros_like(gap), where=errors > 0).max(axis=1)
     return float(np.quantile(largest, 1 - alpha, method="higher"))
+
+
+def _moments(masks: Floats, runs: Floats) -> tuple[Floats, Floats]:
+    """Means and variances of the runs that each mask chooses, (ways, metrics)."""
+    count = masks.sum(axis=1, keepdims=True)
+    means: Floats = masks @ runs / count
+    variances: Floats = np.maximum(masks @ runs**2 - count * means**2, 0.0) / (count - 1)
+    return means, variances
 
 
 def _deals(runs: int, chosen: int, ways: int) -> NDArray[np.bool_]:
