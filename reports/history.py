@@ -34,6 +34,9 @@ from harness.records import (
     OPERATIONS_FILE,
     PLAN_FILE,
     SCHEMA,
+    TABLE_COLUMNS,
+    TABLES_FILE,
+    TABLES_STREAM,
     Event,
     Plan,
 )
@@ -52,6 +55,7 @@ class History:
     events: list[Event]
     operations: pa.Table
     nodes: pa.Table
+    tables: pa.Table = field(default_factory=lambda: _joined([], TABLE_COLUMNS))
     workers: list[str] = field(default_factory=list)  # load workers that opened a file
     notes: list[str] = field(default_factory=list)  # what was missing or torn
 
@@ -71,7 +75,14 @@ class History:
     def samples(self) -> pd.DataFrame:
         """The samples of all nodes; columns of NODE_COLUMNS."""
         frame: pd.DataFrame = self.nodes.to_pandas()
+        frame["name"] = frame["name"].astype(str)
         return frame.sort_values(["t", "name"], kind="stable", ignore_index=True)
+
+    @cached_property
+    def contacts(self) -> pd.DataFrame:
+        """All routing tables that were looked at, a row per contact; columns of TABLE_COLUMNS, names as categories."""
+        frame: pd.DataFrame = encoded(self.tables).to_pandas()
+        return frame.sort_values("t", kind="stable", ignore_index=True)
 
     @property
     def experiment(self) -> dict[str, Any]:
@@ -144,9 +155,10 @@ def load(run_dir: Path) -> History:
     plan = _read_plan(run_dir / PLAN_FILE)
     events = _read_events(run_dir / EVENTS_FILE, notes)
     operations = _read_operations(run_dir, notes)
-    nodes = _read_nodes(run_dir, notes)
+    nodes = _read_samples(run_dir / NODES_STREAM, run_dir / NODES_FILE, NODE_COLUMNS, notes)
+    tables = _read_samples(run_dir / TABLES_STREAM, run_dir / TABLES_FILE, TABLE_COLUMNS, notes)
     workers = sorted(path.stem for path in (run_dir / OPERATIONS_DIR).glob("*.arrow"))
-    return History(run_dir, plan, events, operations, nodes, workers, notes)
+    return History(run_dir, plan, events, operations, nodes, tables, workers, notes)
 
 
 # --- plan and journal -------------------------------------------------------------------------------------------------
@@ -210,11 +222,10 @@ def _read_operations(run_dir: Path, notes: list[str]) -> pa.Table:
     return _joined([_read_stream(path, columns, notes) for path in streams], columns)
 
 
-def _read_nodes(run_dir: Path, notes: list[str]) -> pa.Table:
-    stream = run_dir / NODES_STREAM
-    if (run_dir / NODES_FILE).is_file() and not stream.is_file():
-        return _read_parquet(run_dir / NODES_FILE, NODE_COLUMNS)
-    return _joined([_read_stream(stream, NODE_COLUMNS, notes)] if stream.is_file() else [], NODE_COLUMNS)
+def _read_samples(stream: Path, stored: Path, columns: dict[str, str], notes: list[str]) -> pa.Table:
+    if stored.is_file() and not stream.is_file():
+        return _read_parquet(stored, columns)
+    return _joined([_read_stream(stream, columns, notes)] if stream.is_file() else [], columns)
 
 
 def _read_parquet(path: Path, columns: dict[str, str]) -> pa.Table:

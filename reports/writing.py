@@ -9,7 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records import JUNIT_FILE, MARKDOWN_FILE, NODES_FILE, OPERATIONS_FILE, REPORT_FILE, SUMMARY_FILE
+from harness.records import (
+    JUNIT_FILE,
+    MARKDOWN_FILE,
+    NODES_FILE,
+    OPERATIONS_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    TABLES_FILE,
+)
 from reports.files import replace_atomically, write_atomically
 from reports.javascript import Bundle
 
@@ -33,6 +41,7 @@ def write_all(run_dir: Path) -> Summary:
         again = analysis.history.end is None  # it may have gone on since the files were made
         _write_table(run_dir / OPERATIONS_FILE, analysis.history.operations, again=again)
         _write_table(run_dir / NODES_FILE, analysis.history.nodes, again=again)
+        _write_table(run_dir / TABLES_FILE, analysis.history.tables, again=again)
         write_atomically(run_dir / JUNIT_FILE, junit(analysis.summary))
         write_atomically(run_dir / MARKDOWN_FILE, markdown(analysis))
         write_atomically(run_dir / REPORT_FILE, page(analysis, bundle.text()))

@@ -141,7 +141,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_good_run_passes_and_leaves_every_file_and_no_other(written: Path) -> None:
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["verdict"], summary["exit_code"], summary["reasons"]) == ("pass", 0, [])
-    results = {"summary.json", "junit.xml", "summary.md", "report.html", "operations.parquet", "nodes.parquet"}
+    results = {
+        "summary.json",
+        "junit.xml",
+        "summary.md",
+        "report.html",
+        "operations.parquet",
+        "nodes.parquet",
+        "tables.parquet",
+    }
     inputs = {"plan.json", "events.jsonl", "operations", "nodes.arrow"}
     assert {path.name for path in written.iterdir()} == results | inputs
 
