@@ -41,6 +41,7 @@ class Analysis:
     recoveries: dict[str, Recovery]
     judgement: Judgement
     summary: Summary
+    case: Case  # what checkers looked at
 
 
 def analyse_folder(run_dir: Path) -> Analysis:
@@ -55,7 +56,8 @@ def analyse_folder(run_dir: Path) -> Analysis:
     recoveries = {window.name: recovery_after(window, windows, history.load) for window in windows.faults}
     expectations = _judged(history, Evidence(history.load, windows, fates, recoveries))
     faults = summarise(history.plan, history.events, windows, recoveries)
-    checks = check_all(Case(history, windows, fates, faults, _allowed(expectations)))
+    case = Case(history, windows, fates, faults, _allowed(expectations))
+    checks = check_all(case)
     judgement = judge_run(history, expectations, checks)
     cluster, end = history.experiment["cluster"], history.end or {}
     summary = Summary(
@@ -79,7 +81,7 @@ def analyse_folder(run_dir: Path) -> Analysis:
         notes=history.notes,
     )
     summary.sentence = sentence(summary, fates)
-    return Analysis(history, windows, fates, recoveries, judgement, summary)
+    return Analysis(history, windows, fates, recoveries, judgement, summary, case)
 
 
 def figures(load: pd.DataFrame, kind: str, seconds: float) -> Figures:

@@ -227,7 +227,7 @@ def _floor(metric: Metric, runs: Sequence[Mapping[str, float]]) -> float:
         shares = [(value * n + 0.5) / (n + 1) for value, n in zip(values, counts, strict=True)]
         return float(np.mean([math.sqrt(p * (1 - p) / max(n, 1)) for p, n in zip(shares, counts, strict=True)]))
     if metric.scale == "keys":
-        return math.sqrt(max(float(np.mean(values)), 0.5))
+        return math.sqrt(max(float(np.mean(values)), 0.5)) if any(values) else 0.0
     return STEP if metric.scale == "seconds" else GRAIN
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from reports.compare import Comparison, Difference, Side, change_text, tolerance_text, value_text
+from reports.compare import NAMED, Comparison, Difference, Side, change_text, tolerance_text, value_text
 from reports.overlay import overlay_svg
 from reports.page import environment, stylesheet
 
@@ -18,11 +19,13 @@ def page(comparison: Comparison, base: Side, new: Side) -> str:
     """The page."""
     from markupsafe import Markup
 
+    head = max(comparison.sentence.find(mark) for mark in (":", " was found"))
     chart = overlay_svg(base.analyses, new.analyses)
     values: dict[str, Any] = {
         "comparison": comparison,
         "tone": TONES[comparison.verdict],
-        "word": comparison.sentence.partition(":")[0] if ":" in comparison.sentence else "",
+        "word": comparison.sentence[:head],
+        "rest": comparison.sentence[head:],
         "rows": [_row(one) for one in comparison.differences],
         "chart_svg": Markup(chart),  # noqa: S704 - drawn by us from numbers
         "style": Markup(stylesheet()),  # noqa: S704 - ours
@@ -48,12 +51,15 @@ def _picture(one: Difference) -> dict[str, float] | None:
     """Where the interval, its middle and the tolerance lie, in px; None without an interval."""
     if one.change is None or one.low is None or one.high is None:
         return None
-    reach = max(abs(one.low), abs(one.high), REACH * one.tolerance, 1e-9)
-    scale = (WIDE / 2 - 4) / reach
-    left, right = MIDDLE + one.low * scale, MIDDLE + one.high * scale
+    ratio = NAMED[one.metric].scale == "ratio"
+    low, change, high, limit = (
+        math.log1p(max(value, -1 + 1e-9)) if ratio else value
+        for value in (one.low, one.change, one.high, one.tolerance)
+    )
+    scale = (WIDE / 2 - 4) / max(abs(low), abs(high), REACH * limit, 1e-9)
     return {
-        "left": round(left, 1),
-        "width": round(max(right - left, 1.0), 1),
-        "middle": round(MIDDLE + one.change * scale, 1),
-        "limit": round(one.tolerance * scale, 1),
+        "left": round(MIDDLE + low * scale, 1),
+        "width": round(max((high - low) * scale, 1.0), 1),
+        "middle": round(MIDDLE + change * scale, 1),
+        "limit": round(limit * scale, 1),
     }

@@ -17,14 +17,16 @@ import pandas as pd
 from harness.expectations import KINDS, Scope
 from reports.analysis import Analysis, figures
 from reports.charts import Timeline
+from reports.curve import curve_svg
 from reports.headline import WORDS, key_figures
 from reports.history import History
 from reports.metrics import scoped
+from reports.moments import moments
 from reports.page import asset, environment, stylesheet
 from reports.summary import ExpectationResult, FaultSummary
 from reports.windows import Windows
 
-RAW = ("style", "script", "chart_svg", "vega", "chart_spec")
+RAW = ("style", "script", "chart_svg", "curve_svg", "vega", "chart_spec")
 SAMPLE = 12  # operations in each sample
 LOG_TAIL = 4_000  # characters of a dead member's log
 
@@ -40,7 +42,7 @@ def page(analysis: Analysis, vega: str) -> str:
 
 def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
     summary, history = analysis.summary, analysis.history
-    chart = Timeline(history.load, analysis.windows, history.duration)
+    chart = Timeline(history.load, analysis.windows, history.duration, history.samples)
     drawn = len(history.load) > 0
     return {
         "summary": summary,
@@ -62,7 +64,9 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "duration_s": history.duration,
         "bucket": chart.bucket,
         "chart_svg": chart.svg() if drawn else "",
-        "chart_spec": _embedded(chart.interactive()) if drawn and vega else "",
+        "curve_svg": curve_svg(analysis) if drawn else "",
+        "moments": moments(analysis),
+        "chart_spec": _embedded(chart.spec) if drawn and vega else "",
         "vega": vega.replace("</script", "<\\/script"),
         "style": stylesheet(),
         "script": asset("report.js"),

@@ -238,12 +238,12 @@ def test_the_page_asks_for_nothing_and_is_small_enough(written: Path) -> None:
     assert page.wanted == ["data:,"]
     assert "default-src 'none'" in text
     assert len(text.encode()) < 1_500_000
-    assert page.headings[:5] == ["storm", "Timeline", "Expectations", "Faults", "latency"]
+    assert page.headings[:5] == ["storm", "Timeline", "Latency by percentile", "Expectations", "Faults"]
 
 
 def test_the_page_shows_its_figures_and_its_chart_without_scripts(written: Path) -> None:
     text = re.sub(r"<script.*?</script>", "", (written / "report.html").read_text(), flags=re.DOTALL)
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 2
     for told in ("Passed:", "lookup.success &gt;= 99% outside faults", "kadstorm run plan.json", "took effect"):
         assert told in text
 
