@@ -19,7 +19,6 @@ from harness.errors import HarnessError, KadstormError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from harness.interrupt import Interrupt
     from harness.records import Plan
@@ -147,9 +146,22 @@ def plan(file: Path, seed: int | None, nodes: int | None, settings: Sequence[str
 @main.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--open", "open_", is_flag=True, help="Open the report in the browser.")
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    help="Print instead, and write nothing: csv, operations-csv, prometheus, json, junit, markdown.",
+)
 @click.pass_context
-def report(ctx: click.Context, run_dir: Path, open_: bool) -> None:
+def report(ctx: click.Context, run_dir: Path, open_: bool, format_: str | None) -> None:
     """Analyse a stored run again: summary.json, junit.xml, summary.md and report.html are written anew."""
+    if format_ is not None:
+        from reports import commands
+
+        with _reported():
+            told = commands.exported_run(run_dir, format_)
+        sys.stdout.buffer.write(told.content)
+        ctx.exit(told.exit_code)
     code = _report(run_dir, _console())
     if open_:
         click.launch((run_dir / "report.html").resolve().as_uri())
@@ -193,7 +205,7 @@ def history(parent: Path, name: str, verdicts: Sequence[str], since: str, sort: 
     if as_json:
         sys.stdout.buffer.write(listing.as_json(runs))
     else:
-        _console().print(_table(commands.HEADINGS, commands.history_rows(runs)))
+        click.echo("\n".join(commands.history_lines(runs)))
 
 
 @main.command("list")
@@ -389,18 +401,6 @@ def _compare(
     for line in told.lines:
         console.print(line, highlight=False, soft_wrap=True)
     return told.exit_code
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=heading != headings[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
 
 
 def _report(folder: Path, console: Console) -> int:

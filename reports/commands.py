@@ -53,6 +53,24 @@ def compare_runs(
     return Told(_compared(comparison, html), comparison.exit_code)
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What is to be printed, and the run's exit code."""
+
+    content: bytes
+    exit_code: int
+
+
+def exported_run(run_dir: Path, format_: str) -> Exported:
+    """A run's results in one of `export.FORMATS`; nothing is written. Raises RunFolderError, ReportUsageError."""
+    from reports.analysis import analyse_folder
+    from reports.export import check_format, exported
+
+    check_format(format_)
+    analysis = analyse_folder(run_dir)
+    return Exported(exported(analysis, format_), analysis.summary.exit_code)
+
+
 def check_baseline(base: Path) -> None:
     """Whether it holds runs that can be a baseline. Raises RunFolderError."""
     from reports.compare import run_dirs
@@ -60,9 +78,11 @@ def check_baseline(base: Path) -> None:
     run_dirs(base)
 
 
-def history_rows(runs: Sequence[Listed]) -> list[tuple[str, ...]]:
-    """HEADINGS' texts for each run."""
-    return [_row(run) for run in runs]
+def history_lines(runs: Sequence[Listed]) -> list[str]:
+    """A table of HEADINGS: never cut, so that folders can be copied and lines be grepped."""
+    rows = [HEADINGS, *(_row(run) for run in runs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(run: Listed) -> tuple[str, ...]:

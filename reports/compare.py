@@ -135,7 +135,8 @@ def load_side(paths: Sequence[Path]) -> Side:
     for folder in folders:
         analysis = analyse_folder(folder)
         if analysis.summary.verdict in ("error", "interrupted"):
-            notes.append(f"{folder} is left out: {analysis.summary.sentence}")
+            why = (analysis.summary.reasons or [analysis.summary.verdict])[0].partition("\n")[0]
+            notes.append(f"{folder} is left out: {why[:160]}")
         else:
             analyses.append(analysis)
     return Side(analyses, notes)

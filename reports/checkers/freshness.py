@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harness.expectations import Scope
@@ -61,15 +60,23 @@ def reads_of_rewritten(operations: pd.DataFrame) -> pd.DataFrame | None:
         by="key",
     )
     joined = joined[joined["newest"].notna()]
-    return joined.assign(since=[_since(acked, row) for row in joined.itertuples()])
+    return _with_since(joined, acked)
 
 
-def _since(acked: pd.DataFrame, read: Any) -> float:
-    """When a newer version than the read's was first acknowledged; only stale reads are looked up."""
-    if read.version >= read.newest:
-        return float("nan")
-    newer = acked[(acked["key"].astype(str) == read.key) & (acked["version"] > read.version)]
-    return float(np.min(newer["finished"].to_numpy()))
+def _with_since(reads: pd.DataFrame, acked: pd.DataFrame) -> pd.DataFrame:
+    """When any version newer than the read's was first acknowledged: over versions backwards the least of their times."""
+    newest_first = acked.assign(key=acked["key"].astype(str)).sort_values("version", ascending=False, kind="stable")
+    first = newest_first.assign(since=newest_first.groupby("key")["finished"].cummin())
+    first = first.drop_duplicates(["key", "version"], keep="last").sort_values("version", kind="stable")
+    joined = pd.merge_asof(
+        reads.sort_values("version", kind="stable"),
+        first[["key", "version", "since"]],
+        on="version",
+        by="key",
+        direction="forward",
+        allow_exact_matches=False,
+    )
+    return joined.sort_values("started", kind="stable", ignore_index=True)
 
 
 def _details(case: Case, old: pd.DataFrame) -> list[dict[str, Any]]:

@@ -174,7 +174,11 @@ def test_stale_reads_are_those_of_the_slow_oracle(rows: list[dict[str, Any]]) ->
     reads = reads_of_rewritten(frame(*rows))
     assert (reads is None) == (not rewritten)
     old = [] if reads is None else reads[reads["version"] < reads["newest"]].itertuples()
-    assert sorted((row.key, row.started, row.version) for row in old) == stale
+    told = list(old)
+    assert sorted((row.key, row.started, row.version) for row in told) == stale
+    for row in told:
+        newer = [a["finished"] for a in acked if a["key"] == row.key and a["version"] > row.version]
+        assert row.since == min(newer)
 
 
 # --- availability -----------------------------------------------------------------------------------------------------
