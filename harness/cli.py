@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,9 @@ SETTINGS = click.option(
 @click.option("--repeat", type=click.IntRange(min=1), default=1, help="Run each so many times.")
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failed expectation.")
 @click.option("--quiet", is_flag=True, help="Only the verdict.")
+@click.option(
+    "--baseline", type=click.Path(path_type=Path), metavar="DIR", help="Compare with the runs there; exit 1 if worse."
+)
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -92,6 +96,7 @@ def run(
     repeat: int,
     fail_fast: bool,
     quiet: bool,
+    baseline: Path | None,
 ) -> None:
     """Run experiments (YAML), or a plan.json once more.
 
@@ -103,17 +108,22 @@ def run(
 
     overrides = _overrides(seed, nodes, backend, settings)
     prepared = _all_prepared(files, overrides)
+    if baseline is not None:
+        _check_baseline(baseline)
     console = _console()
     found = binary.find(toxiproxy, progress=lambda line: console.print(line, style="dim"))
     _prepare_backends(prepared, found, lambda line: console.print(line, style="dim", highlight=False))
     codes: list[int] = []
+    folders: list[Path] = []
     with Interrupt().installed() as interrupt:
         jobs = [job for job in prepared for _ in range(repeat)]
         for plan, text in jobs:
             if (codes and codes[-1] and fail_fast) or interrupt.received:
                 break
-            folder = _run_folder(plan, out, single=len(jobs) == 1)
-            codes.append(_run_one(plan, text, folder, found, interrupt, console, quiet=quiet, fail_fast=fail_fast))
+            folders.append(_run_folder(plan, out, single=len(jobs) == 1))
+            codes.append(_run_one(plan, text, folders[-1], found, interrupt, console, quiet=quiet, fail_fast=fail_fast))
+    if baseline is not None and folders and not interrupt.received:
+        codes.append(_compare(baseline, folders, (), console))
     ctx.exit(worst(codes))
 
 
@@ -137,13 +147,66 @@ def plan(file: Path, seed: int | None, nodes: int | None, settings: Sequence[str
 @main.command()
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option("--open", "open_", is_flag=True, help="Open the report in the browser.")
+@click.option(
+    "--format",
+    "format_",
+    metavar="FORMAT",
+    help="Print instead, and write nothing: csv, operations-csv, prometheus, json, junit, markdown.",
+)
 @click.pass_context
-def report(ctx: click.Context, run_dir: Path, open_: bool) -> None:
+def report(ctx: click.Context, run_dir: Path, open_: bool, format_: str | None) -> None:
     """Analyse a stored run again: summary.json, junit.xml, summary.md and report.html are written anew."""
+    if format_ is not None:
+        from reports import commands
+
+        with _reported():
+            told = commands.exported_run(run_dir, format_)
+        sys.stdout.buffer.write(told.content)
+        ctx.exit(told.exit_code)
     code = _report(run_dir, _console())
     if open_:
         click.launch((run_dir / "report.html").resolve().as_uri())
     ctx.exit(code)
+
+
+@main.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("new", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="NEW…")
+@click.option(
+    "--tolerance", multiple=True, metavar="[METRIC=]VALUE", help="What may get worse: 10%, recovery=2s. Repeatable."
+)
+@click.option("--html", type=click.Path(path_type=Path), default=Path("comparison.html"), show_default=True)
+@click.option("--json", "json_", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.pass_context
+def compare(
+    ctx: click.Context, base: Path, new: Sequence[Path], tolerance: Sequence[str], html: Path, json_: Path | None
+) -> None:
+    """Hold runs against others: what got worse, with confidence intervals.
+
+    BASE and NEW are run folders, or folders that hold some (as `run --repeat 5 --out DIR` makes them). Exit codes: 1 if
+    something got worse by more than its tolerance, 4 with fewer than three runs on a side, else 0.
+    """
+    ctx.exit(_compare(base, new, tolerance, _console(), html=html, json=json_))
+
+
+@main.command()
+@click.argument("parent", type=click.Path(path_type=Path), default=Path("runs"), metavar="[DIR]")
+@click.option("--name", default="*", metavar="PATTERN", help="Only runs of such experiments: first-*.")
+@click.option("--verdict", "verdicts", multiple=True, help="Only runs with this verdict. Repeatable.")
+@click.option("--since", default="", metavar="DATE", help="Only runs begun then or later (UTC): 2026-01-31.")
+@click.option("--sort", default="began", show_default=True, metavar="COLUMN", help="-lookup.p99: the slowest first.")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="Only the last so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def history(parent: Path, name: str, verdicts: Sequence[str], since: str, sort: str, limit: int, as_json: bool) -> None:
+    """List the runs in a folder (runs/), filtered and sorted."""
+    from reports import commands, listing
+
+    with _reported():
+        runs = listing.listing(parent, name=name, verdicts=verdicts, since=since, sort=sort, limit=limit)
+    if as_json:
+        sys.stdout.buffer.write(listing.as_json(runs))
+    else:
+        click.echo("\n".join(commands.history_lines(runs)))
 
 
 @main.command("list")
@@ -348,15 +411,47 @@ def _failing(folder: Path) -> list[str]:
     return [one.text for one in reports.analyse(folder).expectations if one.verdict == "fail"]
 
 
-def _report(folder: Path, console: Console) -> int:
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Errors of `reports/` as ours, with their exit codes."""
     import reports
 
     try:
-        summary = reports.write(folder)
-    except reports.RunFolderError as error:
-        raise UsageError(str(error)) from error
+        yield
     except reports.ReportError as error:
-        raise HarnessError(str(error)) from error
+        raise (UsageError if error.exit_code == 2 else HarnessError)(str(error)) from error
+
+
+def _check_baseline(base: Path) -> None:
+    from reports import commands
+
+    with _reported():
+        commands.check_baseline(base)
+
+
+def _compare(
+    base: Path,
+    new: Sequence[Path],
+    tolerance: Sequence[str],
+    console: Console,
+    *,
+    html: Path | None = None,
+    json: Path | None = None,
+) -> int:
+    from reports import commands
+
+    with _reported():
+        told = commands.compare_runs(base, new, tolerance, html=html, json=json)
+    for line in told.lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    return told.exit_code
+
+
+def _report(folder: Path, console: Console) -> int:
+    import reports
+
+    with _reported():
+        summary = reports.write(folder)
     console.print()
     for line in reports.terminal_lines(summary):
         console.print(line, highlight=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from harness.errors import MemberFailed, TargetError
 from harness.links import Topology
 from harness.members import Members
 from harness.reconciler import Applied, LinkReconciler
-from harness.targets import NodeAddress, NodeHandle, Ping, Target
+from harness.targets import HasTable, NodeAddress, NodeHandle, Ping, Target
 
 PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
@@ -126,6 +126,11 @@ class Cluster:
         names = self.members.names()
         return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
 
+    def tables(self) -> dict[str, set[str] | None]:
+        """Ids in every member's routing table; None for one that does not answer, or has no such thing."""
+        names = self.members.names()
+        return dict(zip(names, self._pingers.map(self._table, names), strict=True))
+
     def unready(self, among: Collection[str] | None = None) -> dict[str, str]:
         """Members (of those ``among``) that do not know their true closest nodes yet, and what they lack."""
         return self._target.unready(list(self.addresses.values()), self._handles, self._options, among)
@@ -162,6 +167,15 @@ class Cluster:
     def _ping(self, source: str, destination: str, *, timeout: float) -> Ping:
         pair = (self.addresses[source], self.addresses[destination])
         return self._target.ping(self._handles[source], self._handles[destination], pair, timeout=timeout)
+
+    def _table(self, name: str) -> set[str] | None:
+        handle = self._handles[name]
+        if name in self.members.unresponsive() or not isinstance(handle, HasTable):
+            return None
+        try:
+            return handle.table(timeout=SAMPLE_TIMEOUT)
+        except TargetError:
+            return None
 
     def _sample(self, name: str) -> dict[str, int] | None:
         if name in self.members.unresponsive():

@@ -20,6 +20,8 @@ OPERATIONS_FILE: Final = "operations.parquet"
 OPERATIONS_DIR: Final = "operations"  # one Arrow IPC stream per worker: <worker>.arrow
 NODES_FILE: Final = "nodes.parquet"
 NODES_STREAM: Final = "nodes.arrow"  # the same while the run goes on
+TABLES_FILE: Final = "tables.parquet"
+TABLES_STREAM: Final = "tables.arrow"  # the same while the run goes on
 NODE_LOGS_DIR: Final = "nodes"
 DATA_DIR: Final = "data"  # one folder per node, if a fault of the plan keeps data over a restart
 TOXIPROXY_LOG: Final = "toxiproxy.log"
@@ -67,6 +69,13 @@ NODE_COLUMNS: Final[dict[str, str]] = {
     "bytes_in": "int64",
     "bytes_out": "int64",
     "memory": "int64",  # resident bytes
+}
+
+# One row per contact in a node's routing table, at some moments; `t` and `name` as in a row of NODE_COLUMNS.
+TABLE_COLUMNS: Final[dict[str, str]] = {
+    "t": "float64",
+    "name": "string",  # whose table
+    "contact": "string",  # who is in it, by the plan's names; a node with an empty table has one row with an empty contact
 }
 
 

@@ -1,6 +1,7 @@
 """What a run meant: reads run folders, judges them, and writes the results beside what it read.
 
     analyse(run_dir)          reads and judges; writes nothing
+    load(run_dir)             the same, as tidy pandas DataFrames
     write(run_dir)            the same, and writes summary.json, junit.xml, summary.md, report.html, Parquet files
     terminal_lines(summary)   the verdict for a terminal
 
@@ -12,12 +13,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.errors import ReportError, ReportWriteError, RunFolderError
+from reports.errors import ReportError, ReportUsageError, ReportWriteError, RunFolderError
 
 if TYPE_CHECKING:
+    from reports.frames import Run
     from reports.summary import Summary
 
-__all__ = ["ReportError", "ReportWriteError", "RunFolderError", "analyse", "terminal_lines", "write"]
+__all__ = [
+    "ReportError",
+    "ReportUsageError",
+    "ReportWriteError",
+    "RunFolderError",
+    "analyse",
+    "load",
+    "terminal_lines",
+    "write",
+]
 
 
 def analyse(run_dir: Path) -> Summary:
@@ -29,6 +40,17 @@ def analyse(run_dir: Path) -> Summary:
     from reports.analysis import analyse_folder
 
     return analyse_folder(run_dir).summary
+
+
+def load(run_dir: Path | str) -> Run:
+    """A run as tidy DataFrames: `operations`, `nodes`, `tables`, `events`, `faults`, `expectations`, `checks`.
+
+    Raises:
+        RunFolderError: as `analyse`.
+    """
+    from reports.frames import load_run
+
+    return load_run(Path(run_dir))
 
 
 def write(run_dir: Path) -> Summary:

@@ -22,7 +22,7 @@ from reports.headline import sentence
 from reports.history import History
 from reports.judgement import Evidence, judge
 from reports.keys import Fates, fates_of
-from reports.metrics import QUANTILES, known_mean
+from reports.metrics import MEASURED, QUANTILES, known_mean
 from reports.recovery import Recovery, recovery_after
 from reports.summary import ExpectationResult, Figures, Summary
 from reports.verdict import Judgement, judge_run
@@ -41,6 +41,7 @@ class Analysis:
     recoveries: dict[str, Recovery]
     judgement: Judgement
     summary: Summary
+    case: Case  # what checkers looked at
 
 
 def analyse_folder(run_dir: Path) -> Analysis:
@@ -55,7 +56,8 @@ def analyse_folder(run_dir: Path) -> Analysis:
     recoveries = {window.name: recovery_after(window, windows, history.load) for window in windows.faults}
     expectations = _judged(history, Evidence(history.load, windows, fates, recoveries))
     faults = summarise(history.plan, history.events, windows, recoveries)
-    checks = check_all(Case(history, windows, fates, faults, _allowed(expectations)))
+    case = Case(history, windows, fates, faults, _allowed(expectations))
+    checks = check_all(case)
     judgement = judge_run(history, expectations, checks)
     cluster, end = history.experiment["cluster"], history.end or {}
     summary = Summary(
@@ -79,12 +81,12 @@ def analyse_folder(run_dir: Path) -> Analysis:
         notes=history.notes,
     )
     summary.sentence = sentence(summary, fates)
-    return Analysis(history, windows, fates, recoveries, judgement, summary)
+    return Analysis(history, windows, fates, recoveries, judgement, summary, case)
 
 
 def figures(load: pd.DataFrame, kind: str, seconds: float) -> Figures:
     """The figures of one kind of operation, exact from all rows however few; null where there are none."""
-    rows = load[load["kind"] == kind]
+    rows = load.loc[load["kind"] == kind, MEASURED]
     latency = rows["latency"].to_numpy() * 1000
     some = len(rows) > 0
     quantiles = np.quantile(latency, list(QUANTILES.values())).tolist() if some else [None] * len(QUANTILES)

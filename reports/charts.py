@@ -1,4 +1,4 @@
-"""The charts of a run: Altair specifications over aggregates, as SVG for readers without scripts, and interactive.
+"""The timeline of a run: Altair specifications over aggregates, as SVG for readers without scripts, and interactive.
 
 Colours are CSS variables of the page (`var(--lookup)`), so both follow the reader's light or dark theme without being
 drawn twice. All panels share one time axis, the faults' windows as bands, and, in the interactive one, what the reader
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import altair as alt
@@ -18,10 +19,17 @@ from reports.timeline import bucket_width, buckets
 from reports.windows import Window, Windows
 
 WIDTH = 900
+BRUSH = "brush"
 LANE = 22
 LETTER = 6.2  # px of an average letter in labels
 NAMES = {"lookup": "Lookups", "store": "Stores"}
 COLOURS = {"Lookups": "var(--lookup)", "Stores": "var(--store)"}
+SMALL = {  # measure of a bucket -> title and colour of its panel
+    "hops": ("Hops of a lookup, mean", "var(--lookup)"),
+    "up": ("Nodes up", "var(--good)"),
+    "traffic": ("RPCs sent by nodes per second", "var(--muted)"),
+    "lag": ("How late the generator sent, p99 (ms)", "var(--muted)"),
+}
 OUTCOMES = {"ok": "var(--ok)", "failed": "var(--failed)"}
 
 Spec = dict[str, Any]
@@ -29,12 +37,13 @@ Chart = Any  # what layering and encoding return is a union of all kinds of char
 
 
 class Timeline:
-    """Success, rate and latency over time, with the faults' windows; one specification for both kinds of reader."""
+    """What clients saw and what the network did over time, with the faults' windows; one specification for both kinds
+    of reader. ``samples`` are the nodes'."""
 
-    def __init__(self, load: Any, windows: Windows, duration: float) -> None:
+    def __init__(self, load: Any, windows: Windows, duration: float, samples: Any = None) -> None:
         self._duration = duration
-        self._records = buckets(load, duration)
-        self._bands = _with_lanes([_band(window, duration) for window in windows.faults], duration)
+        self._records = buckets(load, duration, samples)
+        self._bands = with_lanes([band(window, duration) for window in windows.faults], duration)
 
     @property
     def bucket(self) -> float:
@@ -45,29 +54,28 @@ class Timeline:
         """A static picture that scales with its container."""
         import vl_convert
 
-        svg: str = vl_convert.vegalite_to_svg(self._spec(interactive=False))
-        return _renumbered(svg, r"\bclip\d+\b", "clip")
+        svg: str = vl_convert.vegalite_to_svg(still(self.spec, self._duration))
+        return renumbered(svg, r"\bclip\d+\b", "clip")
 
-    def interactive(self) -> Spec:
-        """The Vega-Lite specification: hover tells all figures of a moment, the overview below zooms."""
-        return self._spec(interactive=True)
-
-    def _spec(self, *, interactive: bool) -> Spec:
-        brush = alt.selection_interval(encodings=["x"], name="brush") if interactive else None
-        scale = (
-            alt.Scale(domain=[0, self._duration], nice=False) if brush is None else alt.Scale(domain=brush, nice=False)
-        )
+    @cached_property
+    def spec(self) -> Spec:
+        """The interactive Vega-Lite specification: hover tells all figures of a moment, the overview below zooms."""
+        brush = alt.selection_interval(encodings=["x"], name=BRUSH)
+        scale = alt.Scale(domain=brush, nice=False)
         panels = [
             *([self._faults(scale)] if self._bands else []),
-            self._panel(scale, self._success(scale), "Success", 120, interactive),
-            self._panel(scale, self._rate(scale), "Operations per second", 110, interactive),
-            self._panel(scale, self._latency(scale), "Latency", 170, interactive, last=True),
+            self._panel(scale, self._success(scale), "Success", 120),
+            self._panel(scale, self._rate(scale), "Operations per second", 110),
+            self._panel(scale, self._latency(scale), "Latency", 170),
         ]
-        if brush is not None:
-            panels.append(self._overview(brush))
+        small = [name for name in SMALL if any(record.get(name) is not None for record in self._records)]
+        for name in small:
+            marks = [_small(scale, name, colour=SMALL[name][1])]
+            panels.append(self._panel(scale, marks, SMALL[name][0], 46, last=name == small[-1]))
+        panels.append(self._overview(brush))
         chart = alt.vconcat(*panels, spacing=14, data=alt.NamedData("moments"), background="transparent")
         spec: Spec = chart.configure(**CONFIG).to_dict(validate=False)
-        spec = json.loads(_renumbered(json.dumps(spec), r"\bview_\d+\b", "view_"))
+        spec = json.loads(renumbered(json.dumps(spec), r"\bview_\d+\b", "view_"))
         spec["datasets"] = {"moments": self._records, "faults": self._bands}  # last: Altair copies whatever it holds
         return spec
 
@@ -98,12 +106,9 @@ class Timeline:
         marks: Sequence[Chart],
         title: str,
         height: int,
-        interactive: bool,
         last: bool = False,
     ) -> Chart:
-        layers = [*self._shades(scale), *marks]
-        if interactive:
-            layers.append(_hover(scale))
+        layers = [*self._shades(scale), *marks, _hover(scale)]
         chart = alt.layer(*layers).properties(
             width=WIDTH, height=height, title=alt.TitleParams(title, anchor="start", offset=8, frame="group")
         )
@@ -184,6 +189,27 @@ CONFIG: Spec = {
 }
 
 
+def still(spec: Spec, duration: float) -> Spec:
+    """The same without what needs scripts: no overview, no columns that tell, and the whole time on every axis."""
+
+    def fixed(part: Any) -> Any:
+        if isinstance(part, dict):
+            if part.get("param") == BRUSH:
+                return [0, duration]
+            return {name: fixed(value) for name, value in part.items()}
+        return [fixed(value) for value in part if not _tells(value)] if isinstance(part, list) else part
+
+    made: Spec = {
+        name: value if name == "datasets" else fixed(value) for name, value in spec.items() if name != "params"
+    }
+    made["vconcat"].pop()
+    return made
+
+
+def _tells(part: Any) -> bool:
+    return isinstance(part, dict) and "tooltip" in part.get("encoding", {})
+
+
 def _lines(scale: alt.Scale, measure: str, axis: alt.Axis, y_scale: alt.Scale, **style: Any) -> list[Chart]:
     axis.title = None
     return [
@@ -192,6 +218,16 @@ def _lines(scale: alt.Scale, measure: str, axis: alt.Axis, y_scale: alt.Scale, *
         .encode(x=alt.X("t:Q", scale=scale, axis=None), y=alt.Y(f"{kind}_{measure}:Q", axis=axis, scale=y_scale))
         for kind, name in reversed(NAMES.items())
     ]
+
+
+def _small(scale: alt.Scale, measure: str, colour: str) -> Chart:
+    """One line from zero up; a step where only whole numbers are."""
+    axis = alt.Axis(title=None, tickCount=2)
+    base = alt.Chart()
+    style: dict[str, Any] = {"color": colour, "strokeWidth": 1.6, "clip": True}
+    line = base.mark_line(interpolate="step" if measure == "up" else "linear", **style)
+    y = alt.Y(f"{measure}:Q", axis=axis, scale=alt.Scale(zero=True, nice=True))
+    return line.encode(x=alt.X("t:Q", scale=scale, axis=None), y=y)
 
 
 def _hover(scale: alt.Scale) -> Chart:
@@ -204,11 +240,18 @@ def _hover(scale: alt.Scale) -> Chart:
             alt.Tooltip(f"{kind}_p50:Q", title=f"{name} p50 ms", format=",.1f"),
             alt.Tooltip(f"{kind}_p99:Q", title=f"{name} p99 ms", format=",.1f"),
         ]
+    told += [
+        alt.Tooltip("hops:Q", title="hops of a lookup", format=".2f"),
+        alt.Tooltip("rpcs:Q", title="RPCs of a lookup", format=".1f"),
+        alt.Tooltip("up:Q", title="nodes up"),
+        alt.Tooltip("traffic:Q", title="RPCs sent per s", format=",.0f"),
+        alt.Tooltip("lag:Q", title="generator late ms", format=",.1f"),
+    ]
     column = alt.Chart().mark_rect(color="var(--ink)", opacity=0, clip=True)
     return column.encode(x=alt.X("t0:Q", scale=scale), x2="t1:Q", tooltip=told)
 
 
-def _renumbered(text: str, pattern: str, prefix: str) -> str:
+def renumbered(text: str, pattern: str, prefix: str) -> str:
     """Names that count the charts of this process, counted from one: the same run gives the same bytes."""
     names = {name: f"{prefix}{n}" for n, name in enumerate(dict.fromkeys(re.findall(pattern, text)), start=1)}
     return re.sub(pattern, lambda found: names[found[0]], text)
@@ -218,7 +261,7 @@ def _colours(colours: dict[str, str]) -> alt.Scale:
     return alt.Scale(domain=list(colours), range=list(colours.values()))
 
 
-def _band(window: Window, duration: float) -> dict[str, Any]:
+def band(window: Window, duration: float) -> dict[str, Any]:
     return {
         "name": window.name,
         "start": max(0.0, min(window.start, duration)),
@@ -227,7 +270,7 @@ def _band(window: Window, duration: float) -> dict[str, Any]:
     }
 
 
-def _with_lanes(bands: Sequence[dict[str, Any]], duration: float) -> list[dict[str, Any]]:
+def with_lanes(bands: Sequence[dict[str, Any]], duration: float) -> list[dict[str, Any]]:
     """Each band in the first lane where neither it nor its label meets another; its label begins at ``anchor``."""
     ends: list[float] = []
     placed = []

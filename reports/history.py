@@ -7,6 +7,7 @@ Rules:
   is no event, a file of another format or a newer version.
 - Streams are the origin and Parquet is made from them, so streams are read as long as they are there.
 - The order of rows never matters to what is computed, nor does how many files they came in.
+- Texts are dictionary-encoded as they are read: ten million rows fit into memory as codes, not as strings.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from harness.records import (
     EVENTS_FILE,
@@ -31,12 +34,15 @@ from harness.records import (
     OPERATIONS_FILE,
     PLAN_FILE,
     SCHEMA,
+    TABLE_COLUMNS,
+    TABLES_FILE,
+    TABLES_STREAM,
     Event,
     Plan,
 )
 from reports.errors import RunFolderError
 
-CATEGORIES = ("kind", "outcome", "error", "gateway", "phase", "worker")  # few distinct values: kept as categories
+CHUNK = 500_000  # rows that are read before their texts become codes
 STREAM_START = b"\xff\xff\xff\xff"  # the continuation marker that opens every Arrow IPC stream
 
 
@@ -49,25 +55,34 @@ class History:
     events: list[Event]
     operations: pa.Table
     nodes: pa.Table
+    tables: pa.Table = field(default_factory=lambda: _joined([], TABLE_COLUMNS))
     workers: list[str] = field(default_factory=list)  # load workers that opened a file
     notes: list[str] = field(default_factory=list)  # what was missing or torn
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """All operations, sorted by their intended start; columns of OPERATION_COLUMNS, categories where few values."""
-        return _frame(self.operations).sort_values(["intended", "finished"], kind="stable", ignore_index=True)
+        """All operations, sorted by their intended start; columns of OPERATION_COLUMNS, texts as categories."""
+        return _sorted(self.operations)
 
     @cached_property
     def load(self) -> pd.DataFrame:
         """The operations of phase `load`, and ``latency`` (s): finished - intended."""
         rows = self.frame[self.frame["phase"] == "load"].reset_index(drop=True)
-        return rows.assign(latency=rows["finished"] - rows["intended"])
+        rows["latency"] = rows["finished"] - rows["intended"]
+        return rows
 
     @cached_property
     def samples(self) -> pd.DataFrame:
         """The samples of all nodes; columns of NODE_COLUMNS."""
         frame: pd.DataFrame = self.nodes.to_pandas()
+        frame["name"] = frame["name"].astype(str)
         return frame.sort_values(["t", "name"], kind="stable", ignore_index=True)
+
+    @cached_property
+    def contacts(self) -> pd.DataFrame:
+        """All routing tables that were looked at, a row per contact; columns of TABLE_COLUMNS, names as categories."""
+        frame: pd.DataFrame = encoded(self.tables).to_pandas()
+        return frame.sort_values("t", kind="stable", ignore_index=True)
 
     @property
     def experiment(self) -> dict[str, Any]:
@@ -140,9 +155,10 @@ def load(run_dir: Path) -> History:
     plan = _read_plan(run_dir / PLAN_FILE)
     events = _read_events(run_dir / EVENTS_FILE, notes)
     operations = _read_operations(run_dir, notes)
-    nodes = _read_nodes(run_dir, notes)
+    nodes = _read_samples(run_dir / NODES_STREAM, run_dir / NODES_FILE, NODE_COLUMNS, notes)
+    tables = _read_samples(run_dir / TABLES_STREAM, run_dir / TABLES_FILE, TABLE_COLUMNS, notes)
     workers = sorted(path.stem for path in (run_dir / OPERATIONS_DIR).glob("*.arrow"))
-    return History(run_dir, plan, events, operations, nodes, workers, notes)
+    return History(run_dir, plan, events, operations, nodes, tables, workers, notes)
 
 
 # --- plan and journal -------------------------------------------------------------------------------------------------
@@ -206,37 +222,52 @@ def _read_operations(run_dir: Path, notes: list[str]) -> pa.Table:
     return _joined([_read_stream(path, columns, notes) for path in streams], columns)
 
 
-def _read_nodes(run_dir: Path, notes: list[str]) -> pa.Table:
-    stream = run_dir / NODES_STREAM
-    if (run_dir / NODES_FILE).is_file() and not stream.is_file():
-        return _read_parquet(run_dir / NODES_FILE, NODE_COLUMNS)
-    return _joined([_read_stream(stream, NODE_COLUMNS, notes)] if stream.is_file() else [], NODE_COLUMNS)
+def _read_samples(stream: Path, stored: Path, columns: dict[str, str], notes: list[str]) -> pa.Table:
+    if stored.is_file() and not stream.is_file():
+        return _read_parquet(stored, columns)
+    return _joined([_read_stream(stream, columns, notes)] if stream.is_file() else [], columns)
 
 
 def _read_parquet(path: Path, columns: dict[str, str]) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
-        return _fitted(path, pq.read_table(path), columns)
+        texts = [name for name, alias in columns.items() if alias == "string"]
+        return _fitted(path, pq.read_table(path, read_dictionary=texts), columns)
     except (pa.ArrowException, OSError) as error:
         raise RunFolderError(f"{path}: is no readable Parquet file: {error}") from error
 
 
 def _read_stream(path: Path, columns: dict[str, str], notes: list[str]) -> pa.Table:
     """All whole record batches of an Arrow IPC stream, which may end anywhere."""
-    content = _read_bytes(path)
-    if content[: len(STREAM_START)] != STREAM_START[: len(content)]:
+    if not STREAM_START.startswith(_first_bytes(path, len(STREAM_START))):
         raise RunFolderError(f"{path}: is no Arrow stream")
+    tables: list[pa.Table] = []
     batches: list[pa.RecordBatch] = []
+    rows = 0
     try:
-        with pa.ipc.open_stream(content) as stream:
+        with pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as stream:
             while True:
                 batches.append(stream.read_next_batch())
+                rows += len(batches[-1])
+                if rows >= CHUNK * (len(tables) + 1):
+                    tables.append(_fitted(path, pa.Table.from_batches(batches), columns))
+                    batches.clear()
     except StopIteration:
         pass
     except (pa.ArrowException, OSError):
-        notes.append(f"{path.name}: the stream has no end; {sum(len(b) for b in batches):,} rows could be read")
-    return _fitted(path, pa.Table.from_batches(batches), columns) if batches else _joined([], columns)
+        notes.append(f"{path.name}: the stream has no end; {rows:,} rows could be read")
+    if batches:
+        tables.append(_fitted(path, pa.Table.from_batches(batches), columns))
+    return _joined(tables, columns)
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError as error:
+        raise RunFolderError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _fitted(path: Path, table: pa.Table, columns: dict[str, str]) -> pa.Table:
@@ -244,13 +275,14 @@ def _fitted(path: Path, table: pa.Table, columns: dict[str, str]) -> pa.Table:
     if missing := [name for name in columns if name not in table.column_names]:
         raise RunFolderError(f"{path}: has no column `{missing[0]}`")
     try:
-        return table.select(list(columns)).cast(_schema(columns))
+        return encoded(table.select(list(columns)).cast(_schema(columns)).combine_chunks())
     except pa.ArrowException as error:
         raise RunFolderError(f"{path}: has columns of other types: {error}") from error
 
 
 def _joined(tables: Sequence[pa.Table], columns: dict[str, str]) -> pa.Table:
-    return pa.concat_tables([_schema(columns).empty_table(), *tables])
+    """All rows in one table, with one dictionary per column of texts."""
+    return pa.concat_tables([encoded(_schema(columns).empty_table()), *tables]).unify_dictionaries()
 
 
 def _schema(columns: dict[str, str]) -> pa.Schema:
@@ -258,9 +290,24 @@ def _schema(columns: dict[str, str]) -> pa.Schema:
     return pa.schema([(name, alias(kind)) for name, kind in columns.items()])
 
 
-def _frame(table: pa.Table) -> pd.DataFrame:
-    for name in CATEGORIES:
-        index = table.column_names.index(name)
-        table = table.set_column(index, name, table.column(name).combine_chunks().dictionary_encode())
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+def encoded(table: pa.Table) -> pa.Table:
+    """The same rows, each column of texts dictionary-encoded."""
+    for index, field_ in enumerate(table.schema):
+        if pa.types.is_string(field_.type):
+            table = table.set_column(index, field_.name, table.column(index).dictionary_encode())
+    return table
+
+
+def _sorted(table: pa.Table) -> pd.DataFrame:
+    """As a frame, in the order of intended starts; what is equal there in that of the ends."""
+    order = np.lexsort((table.column("finished").to_numpy(), table.column("intended").to_numpy()))
+    encoded_ = encoded(table)
+    return pd.DataFrame({name: _ordered(encoded_.column(name), order) for name in encoded_.column_names}, copy=False)
+
+
+def _ordered(column: pa.ChunkedArray[Any], order: NDArray[np.int64]) -> Any:
+    """One column in another order, as pandas keeps it; one at a time, so that only one is ever there twice."""
+    values = column.to_pandas()
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return pd.Categorical.from_codes(values.cat.codes.to_numpy()[order], dtype=values.dtype)
+    return values.to_numpy()[order]

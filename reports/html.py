@@ -10,49 +10,39 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Mapping
-from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
 from harness.expectations import KINDS, Scope
-from reports import wording
 from reports.analysis import Analysis, figures
 from reports.charts import Timeline
+from reports.curve import curve_svg
 from reports.headline import WORDS, key_figures
 from reports.history import History
 from reports.metrics import scoped
+from reports.moments import moments
+from reports.page import asset, environment, stylesheet
 from reports.summary import ExpectationResult, FaultSummary
 from reports.windows import Windows
 
-RAW = ("style", "script", "chart_svg", "vega", "chart_spec")
+RAW = ("style", "script", "chart_svg", "curve_svg", "vega", "chart_spec")
 SAMPLE = 12  # operations in each sample
 LOG_TAIL = 4_000  # characters of a dead member's log
 
 
 def page(analysis: Analysis, vega: str) -> str:
     """The page. ``vega`` is the JavaScript that draws the interactive chart; without it the static one stays."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("reports"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"duration": wording.duration, "share": wording.share, "number": wording.number}
-    environment.filters |= {"milliseconds": wording.milliseconds, "rate": wording.rate, "plain": wording.plain}
-    environment.filters["labelled"] = wording.labelled
     values = _values(analysis, vega)
     values |= {name: Markup(values[name]) for name in RAW}  # noqa: S704 - ours, see above
-    return environment.get_template("report.html.j2").render(values)
+    return environment().get_template("report.html.j2").render(values)
 
 
 def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
     summary, history = analysis.summary, analysis.history
-    chart = Timeline(history.load, analysis.windows, history.duration)
+    chart = Timeline(history.load, analysis.windows, history.duration, history.samples)
     drawn = len(history.load) > 0
     return {
         "summary": summary,
@@ -74,15 +64,13 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "duration_s": history.duration,
         "bucket": chart.bucket,
         "chart_svg": chart.svg() if drawn else "",
-        "chart_spec": _embedded(chart.interactive()) if drawn and vega else "",
+        "curve_svg": curve_svg(analysis) if drawn else "",
+        "moments": moments(analysis),
+        "chart_spec": _embedded(chart.spec) if drawn and vega else "",
         "vega": vega.replace("</script", "<\\/script"),
-        "style": _asset("report.css"),
-        "script": _asset("report.js"),
+        "style": stylesheet(),
+        "script": asset("report.js"),
     }
-
-
-def _asset(name: str) -> str:
-    return files("reports").joinpath("templates", name).read_text()
 
 
 def _embedded(value: Any) -> str:

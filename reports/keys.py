@@ -14,7 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+
+NEVER = np.iinfo(np.int64).min  # the newest acknowledged version of a key that has none
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -36,32 +42,34 @@ class Fates:
 
 def fates_of(operations: pd.DataFrame) -> Fates:
     """The fates of all acknowledged keys. ``operations`` has the columns kind, key, outcome, phase and version."""
-    newest = _newest_versions(operations)
-    read = operations[operations["phase"] == "readback"]
-    outcomes = read["outcome"]
-    answered = read[outcomes == "ok"]
-    wrong = operations.loc[operations["outcome"] == "wrong_value", "key"]
-    definite = pd.concat([answered["key"], wrong])
-    missing = read.loc[outcomes == "not_found", "key"]
-    silent = read.loc[~outcomes.isin(["ok", "not_found", "wrong_value"]), "key"]
-    expected = answered["key"].map(newest).astype("float64")  # of no keys pandas would make strings
-    old = answered.loc[(answered["version"] >= 0) & (answered["version"] < expected), "key"]
+    keys = operations["key"].astype("category")
+    names, codes = keys.cat.categories, keys.cat.codes.to_numpy()
+    outcome, versions = operations["outcome"], operations["version"].to_numpy()
+    ok, read = (outcome == "ok").to_numpy(), (operations["phase"] == "readback").to_numpy()
+    stored = (operations["kind"] == "store").to_numpy() & ok
+    newest = np.full(len(names), NEVER)
+    np.maximum.at(newest, codes[stored], versions[stored])
+
+    def having(rows: Mask) -> Mask:
+        """Which keys any of these rows is about."""
+        found = np.zeros(len(names), dtype=np.bool_)
+        found[codes[rows]] = True
+        return found
+
+    wrong = (outcome == "wrong_value").to_numpy()
+    missing = (outcome == "not_found").to_numpy()
+    definite = having((read & ok) | wrong)
+    silent = having(read & ~(ok | wrong | missing))
+    old = read & ok & (versions >= 0) & (versions < newest[codes])
+
+    def listed(found: Mask) -> list[str]:
+        return sorted(names[found])
+
     return Fates(
-        acknowledged=len(newest),
-        lost=_listed(missing[~missing.isin(definite) & ~missing.isin(silent)]),
-        unreachable=_listed(silent[~silent.isin(definite)]),
-        stale=_listed(old),
-        wrong=_listed(wrong),
-        unread=_listed(newest.index[~newest.index.isin(read["key"])].to_series()),
+        acknowledged=int(np.count_nonzero(newest != NEVER)),
+        lost=listed(having(read & missing) & ~definite & ~silent),
+        unreachable=listed(silent & ~definite),
+        stale=listed(having(old)),
+        wrong=listed(having(wrong)),
+        unread=listed((newest != NEVER) & ~having(read)),
     )
-
-
-def _newest_versions(operations: pd.DataFrame) -> pd.Series:
-    """Key -> the newest version that was acknowledged."""
-    acknowledged = operations[(operations["kind"] == "store") & (operations["outcome"] == "ok")]
-    newest: pd.Series = acknowledged.groupby("key", sort=False)["version"].max()
-    return newest
-
-
-def _listed(keys: pd.Series) -> list[str]:
-    return sorted(keys.unique())

@@ -21,6 +21,7 @@ from harness.expectations import Scope
 from reports.windows import Windows
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+MEASURED = ["kind", "outcome", "latency", "hops", "rpcs"]  # the columns that figures are made of
 BEYOND = 3  # rows that a quantile needs beyond it
 ENOUGH = 50  # rows that a share or a mean needs
 
@@ -42,11 +43,11 @@ def rows_for_quantile(q: float) -> int:
 
 
 def scoped(load: pd.DataFrame, windows: Windows, scope: Scope, kind: str = "") -> pd.DataFrame:
-    """Operations of one kind (or both) that a scope covers."""
+    """Operations of one kind (or both) that a scope covers: the columns of MEASURED, since there may be millions."""
     inside = windows.covers(scope, load["intended"].to_numpy(), load["finished"].to_numpy())
     if kind:
         inside &= (load["kind"] == kind).to_numpy()
-    return load[inside]
+    return load.loc[inside, MEASURED]
 
 
 def measure(name: str, rows: pd.DataFrame, seconds: float) -> Measured:

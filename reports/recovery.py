@@ -33,6 +33,7 @@ STEP = 0.1  # s
 MARGIN = 0.01  # by how much the share of ok may be lower
 FACTOR, SLACK = 2.0, 0.050  # p99 may be twice what it was, or 50 ms more
 QUANTILE = 0.99
+COLUMNS = ["intended", "finished", "latency", "outcome"]
 ALPHA = 0.001  # small, since hundreds of windows are looked at
 
 Floats = NDArray[np.float64]
@@ -82,7 +83,7 @@ def recovery_after(window: Window, windows: Windows, load: pd.DataFrame) -> Reco
     seen = max(0.0, horizon - window.healed)
     series: list[_Series] = []
     for kind in ("lookup", "store"):
-        rows = load[load["kind"] == kind].sort_values("intended", kind="stable")
+        rows = load.loc[load["kind"] == kind, COLUMNS].sort_values("intended", kind="stable")
         if len(rows):
             baseline = baseline_of(rows, windows.first_injection)
             if baseline is None:

@@ -21,11 +21,12 @@ def bucket_width(seconds: float) -> float:
     return next((width for width in NICE if seconds <= width * MOST_BUCKETS), float(NICE[-1]))
 
 
-def buckets(load: pd.DataFrame, seconds: float) -> list[dict[str, Any]]:
+def buckets(load: pd.DataFrame, seconds: float, samples: pd.DataFrame | None = None) -> list[dict[str, Any]]:
     """One record per bucket of [0, seconds).
 
     `t0`, `t1` and their middle `t`; for each kind `<kind>_success`, `_p50`, `_p99` (ms) and `_rate`, None without
-    operations; `ok` and `failed`, both kinds together, per s.
+    operations; `ok` and `failed`, both kinds together, per s; `hops` and `rpcs`, means of lookups; `lag`, the p99 of how late
+    operations were sent (ms). With ``samples`` of the nodes: `up`, how many answered, and `traffic`, RPCs they sent per s.
     """
     width = bucket_width(seconds)
     count = max(1, int(np.ceil(round(seconds / width, 9))))
@@ -39,6 +40,9 @@ def buckets(load: pd.DataFrame, seconds: float) -> list[dict[str, Any]]:
     ]
     for kind in KINDS:
         _add_kind(records, kind, rows[rows["kind"] == kind])
+    _add_means(records, rows)
+    if samples is not None:
+        _add_nodes(records, samples, width)
     due, good = (np.bincount(rows["bucket"][mask], minlength=count) for mask in (rows["bucket"] >= 0, rows["good"]))
     for n, record in enumerate(records):
         length = record["t1"] - record["t0"]
@@ -55,3 +59,37 @@ def _add_kind(records: list[dict[str, Any]], kind: str, rows: pd.DataFrame) -> N
         success = None if some is None else round(float(shares[n]), 6)
         rate = 0.0 if some is None else round(len(some) / (record["t1"] - record["t0"]), 3)
         record |= {f"{kind}_success": success, f"{kind}_p50": p50, f"{kind}_p99": p99, f"{kind}_rate": rate}
+
+
+def _add_means(records: list[dict[str, Any]], rows: pd.DataFrame) -> None:
+    lookups = rows[rows["kind"] == "lookup"]
+    means = {name: lookups[lookups[name] >= 0].groupby("bucket")[name].mean() for name in ("hops", "rpcs")}
+    sent = rows[rows["error"] != "shed"]
+    lag = ((sent["started"] - sent["intended"]) * 1000).groupby(sent["bucket"]).quantile(0.99)
+    for n, record in enumerate(records):
+        record |= {name: _rounded(of.get(n)) for name, of in means.items()}
+        record["lag"] = _rounded(lag.get(n))
+
+
+def _add_nodes(records: list[dict[str, Any]], samples: pd.DataFrame, width: float) -> None:
+    """How many nodes answered in a bucket's last sample, and what they sent since their samples before, per s."""
+    inside = samples[(samples["t"] >= 0) & (samples["t"] < len(records) * width)]
+    counts = inside.groupby("t")["up"].sum()
+    places = (counts.index.to_numpy() // width).astype(int).tolist()
+    up = dict(
+        zip(places, counts.astype(int).tolist(), strict=True)
+    )  # a bucket's later samples replace its earlier ones
+    known = inside[inside["up"]].sort_values(["name", "t"], kind="stable")
+    groups = known.groupby("name", observed=True)
+    sent, seconds = groups["rpcs_out"].diff(), groups["t"].diff()
+    sent = sent.where(sent >= 0, known["rpcs_out"])  # a node that was restarted counts from nothing again
+    per_s = (sent / seconds)[seconds > 0].groupby(known["t"]).sum()
+    traffic = per_s.groupby((per_s.index.to_numpy() // width).astype(int)).mean()
+    seen: int | None = None
+    for n, record in enumerate(records):
+        seen = up.get(n, seen)
+        record |= {"up": seen, "traffic": _rounded(traffic.get(n))}
+
+
+def _rounded(value: Any) -> float | None:
+    return None if value is None or np.isnan(value) else round(float(value), 3)

@@ -9,7 +9,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.records import JUNIT_FILE, MARKDOWN_FILE, NODES_FILE, OPERATIONS_FILE, REPORT_FILE, SUMMARY_FILE
+from harness.records import (
+    JUNIT_FILE,
+    MARKDOWN_FILE,
+    NODES_FILE,
+    OPERATIONS_FILE,
+    REPORT_FILE,
+    SUMMARY_FILE,
+    TABLES_FILE,
+)
 from reports.files import replace_atomically, write_atomically
 from reports.javascript import Bundle
 
@@ -33,6 +41,7 @@ def write_all(run_dir: Path) -> Summary:
         again = analysis.history.end is None  # it may have gone on since the files were made
         _write_table(run_dir / OPERATIONS_FILE, analysis.history.operations, again=again)
         _write_table(run_dir / NODES_FILE, analysis.history.nodes, again=again)
+        _write_table(run_dir / TABLES_FILE, analysis.history.tables, again=again)
         write_atomically(run_dir / JUNIT_FILE, junit(analysis.summary))
         write_atomically(run_dir / MARKDOWN_FILE, markdown(analysis))
         write_atomically(run_dir / REPORT_FILE, page(analysis, bundle.text()))
@@ -42,8 +51,10 @@ def write_all(run_dir: Path) -> Summary:
 
 
 def _write_table(path: Path, table: pa.Table, *, again: bool) -> None:
-    """As Parquet, unless that is there already."""
+    """As Parquet with plain texts, as records.py promises them, unless that is there already."""
     import pyarrow.parquet as pq
 
     if again or not path.is_file():
-        replace_atomically(path, lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+        replace_atomically(
+            path, lambda temporary: pq.write_table(table, temporary, compression="zstd", store_schema=False)
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Place = Literal["process", "container"]
 PingOutcome = Literal["ok", "timeout", "refused", "disconnected", "unknown"]
@@ -103,6 +103,15 @@ class NodeHandle(Protocol):
 
     def close(self) -> None:
         """Give the connection back."""
+        ...
+
+
+@runtime_checkable
+class HasTable(Protocol):
+    """What a handle may do besides: tell whom its node knows."""
+
+    def table(self, *, timeout: float) -> set[str]:
+        """The ids (40 hexadecimal digits) in the node's routing table. Raises as the others do."""
         ...
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 from harness.records import Verdict
 from reports.history import History
 from reports.keys import Fates
+from reports.neighbours import Look
+from reports.setfull import KeyHistories
 from reports.summary import CheckResult, FaultSummary
 from reports.windows import Windows
 
@@ -25,8 +28,14 @@ OWN = {  # used beside what the entry points say, so that a source tree that is 
     "load": "reports.checkers.load:LoadDelivered",
     "faults": "reports.checkers.faults:FaultsEffective",
     "members": "reports.checkers.members:MembersAlive",
+    "freshness": "reports.checkers.freshness:Freshness",
+    "availability": "reports.checkers.availability:Availability",
+    "routing": "reports.checkers.routing:Routing",
+    "convergence": "reports.checkers.convergence:Convergence",
+    "balance": "reports.checkers.balance:Balance",
 }
 MOST_DETAILS = 12
+DEFAULT_K = 20  # of a node that is told no other
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,21 @@ class Case:
     fates: Fates
     faults: list[FaultSummary]
     allowed: Mapping[str, float]
+
+    @cached_property
+    def key_histories(self) -> KeyHistories:
+        """What all reads say of every acknowledged key."""
+        from reports.setfull import key_histories
+
+        return key_histories(self.history.frame)
+
+    @cached_property
+    def looks(self) -> list[Look]:
+        """All looks at the routing tables, by time."""
+        from reports.neighbours import looks
+
+        node = self.history.experiment["cluster"].get("node") or {}
+        return looks(self.history.contacts, self.history.plan.nodes, int(node.get("k") or DEFAULT_K))
 
 
 @dataclass(frozen=True)

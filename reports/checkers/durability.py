@@ -1,7 +1,8 @@
 """Durability: every key whose store was acknowledged can still be read at the end.
 
-Lost keys fail the run, beyond what an expectation about `lost` allows. Keys that nobody could be asked for, or that the
-read-back never came to, leave it unknown: they may be there or not.
+After Jepsen's set-full: `reports/setfull.py` says what is known of a key by all reads of it, `reports/keys.py` what the
+read-back at the end found. Lost keys fail the run, beyond what an expectation about `lost` allows. Keys that nobody could
+be asked for, or that the read-back never came to, leave it unknown: they may be there or not.
 """
 
 from __future__ import annotations
@@ -33,7 +34,18 @@ class Durability:
         if open_questions:
             evidence = f"of {total}, {' and '.join(open_questions)}; {len(fates.lost):,} are known to be lost"
             return Finding("unknown", evidence, _stories(case, fates.unreachable, "unreachable"))
-        return Finding("pass", f"{total} were read back, {len(fates.lost):,} are lost", [])
+        return Finding("pass", f"{total} were read back, {len(fates.lost):,} are lost{_late(case)}", [])
+
+
+def _late(case: Case) -> str:
+    """How many keys reads still missed after they were acknowledged, and for how long."""
+    stale = case.key_histories.stale
+    late = stale[stale > 0]
+    return (
+        f"; reads missed {len(late):,} of them for a time, up to {late.max():.1f} s after they were acknowledged"
+        if len(late)
+        else ""
+    )
 
 
 def _stories(case: Case, keys: Sequence[str], fate: str) -> list[dict[str, Any]]:

@@ -31,13 +31,15 @@
   const AXES = 66;
   let drawn = null;
   let width = 0;
+  let shown = null; // [from, to] in s, or all
 
-  async function draw() {
+  async function draw(anew) {
     const room = (still.hidden ? holder : still).clientWidth;
-    if (!room || room === width) return;
+    if (!room || (room === width && !anew)) return;
     width = room;
     const spec = JSON.parse(document.getElementById("chart-spec").textContent);
     for (const panel of spec.vconcat) panel.width = Math.max(200, room - AXES);
+    if (shown) spec.params.find((param) => param.name === "brush").value = { x: shown };
     const previous = drawn;
     const options = { mode: "vega-lite", renderer: "svg", actions: false, tooltip: tell };
     holder.hidden = false;
@@ -49,18 +51,43 @@
     still.hidden = true;
   }
 
-  function drawOrKeep() {
-    draw().catch((error) => {
+  function drawOrKeep(anew) {
+    draw(anew).catch((error) => {
       console.warn("the interactive chart could not be drawn", error);
       holder.hidden = true;
       still.hidden = false;
     });
   }
 
+  // Buttons do what the pointer does in the overview, for keyboards and fingers.
+  function offerZoom() {
+    const { faults, moments } = JSON.parse(document.getElementById("chart-spec").textContent).datasets;
+    if (!faults.length || faults.length > 12) return;
+    const end = moments[moments.length - 1].t1;
+    const around = (fault) => [Math.max(0, fault.start - (fault.until - fault.start) / 4), Math.min(end, fault.until)];
+    const offers = [["whole run", null], ...faults.map((fault) => [fault.name, around(fault)])];
+    const buttons = offers.map(([name, range]) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = name;
+      button.setAttribute("aria-pressed", String(range === null));
+      button.addEventListener("click", () => {
+        for (const other of buttons) other.setAttribute("aria-pressed", String(other === button));
+        shown = range;
+        drawOrKeep(true);
+      });
+      return button;
+    });
+    const zoom = document.getElementById("zoom");
+    zoom.append("Show ", ...buttons);
+    zoom.hidden = false;
+  }
+
   let waiting = 0;
   addEventListener("resize", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(drawOrKeep, 150);
+    waiting = setTimeout(() => drawOrKeep(false), 150);
   });
-  drawOrKeep();
+  drawOrKeep(false);
+  offerZoom();
 })();

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from harness.records import NODE_COLUMNS, OPERATION_COLUMNS, Action, Event, Plan, PlannedNode
+from harness.records import NODE_COLUMNS, OPERATION_COLUMNS, TABLE_COLUMNS, Action, Event, Plan, PlannedNode
 from reports.checkers import Case, Finding, check_all, checkers
 from reports.checkers.durability import Durability
 from reports.checkers.faults import FaultsEffective
@@ -40,6 +40,10 @@ def case(
     events: Sequence[Event] = (),
     rate: float | None = 1,
     actions: int = 0,
+    nodes: Sequence[PlannedNode] = (PlannedNode("node-0", "00", "site-0"),),
+    k: int = 2,
+    samples: Sequence[dict[str, Any]] = (),
+    contacts: Sequence[tuple[float, str, str]] = (),
     **allowed: int,
 ) -> Case:
     load = {
@@ -52,14 +56,20 @@ def case(
         Action(at_us=2_000_000, until_us=6_000_000, fault="refuse", name="cut", entry=0, targets=["site-0"])
         for _ in range(actions)
     ]
-    experiment = {"name": "x", "duration_us": 10_000_000, "load": load, "cluster": {}}
-    plan = Plan(schema=1, seed=1, experiment=experiment, nodes=[PlannedNode("node-0", "00", "site-0")], actions=planned)
-    schema = pa.schema([(name, pa.type_for_alias(alias)) for name, alias in OPERATION_COLUMNS.items()])
-    nodes = pa.schema([(name, pa.type_for_alias(alias)) for name, alias in NODE_COLUMNS.items()]).empty_table()
+    experiment = {"name": "x", "duration_us": 10_000_000, "load": load, "cluster": {"node": {"k": k}}}
+    plan = Plan(schema=1, seed=1, experiment=experiment, nodes=list(nodes), actions=planned)
     end = said("end", 10.0, detail={"reasons": []})
-    history = History(Path(), plan, [CLOCK, *events, end], pa.Table.from_pylist(list(rows), schema=schema), nodes)
+    edges = [dict(zip(TABLE_COLUMNS, contact, strict=True)) for contact in contacts]
+    tables = [table(rows, OPERATION_COLUMNS), table(samples, NODE_COLUMNS), table(edges, TABLE_COLUMNS)]
+    history = History(Path(), plan, [CLOCK, *events, end], *tables)
     windows = windows_of(history.events, planned, 10.0)
     return Case(history, windows, fates_of(history.frame), summarise(plan, history.events, windows, {}), allowed)
+
+
+def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> pa.Table:
+    return pa.Table.from_pylist(
+        list(rows), schema=pa.schema([(name, pa.type_for_alias(alias)) for name, alias in columns.items()])
+    )
 
 
 def stored(*keys: str) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import pytest
 
 import reports
 from harness.records import NODE_COLUMNS, OPERATION_COLUMNS, Action, Plan, PlannedNode
+from reports.checkers import checkers
 from reports.files import replace_atomically, write_atomically
 
 FAULTS = (("latency", 10, 16), ("partition", 26, 33), ("churn", 44, 52))
@@ -141,7 +142,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_good_run_passes_and_leaves_every_file_and_no_other(written: Path) -> None:
     summary = json.loads((written / "summary.json").read_text())
     assert (summary["verdict"], summary["exit_code"], summary["reasons"]) == ("pass", 0, [])
-    results = {"summary.json", "junit.xml", "summary.md", "report.html", "operations.parquet", "nodes.parquet"}
+    results = {
+        "summary.json",
+        "junit.xml",
+        "summary.md",
+        "report.html",
+        "operations.parquet",
+        "nodes.parquet",
+        "tables.parquet",
+    }
     inputs = {"plan.json", "events.jsonl", "operations", "nodes.arrow"}
     assert {path.name for path in written.iterdir()} == results | inputs
 
@@ -198,7 +207,7 @@ def test_a_stored_run_gives_the_same_results_again(written: Path) -> None:
 
 def test_junit_has_a_case_per_expectation_and_per_checker(written: Path) -> None:
     cases = ET.parse(written / "junit.xml").getroot().findall(".//testcase")
-    assert [case.get("name") for case in cases] == [*EXPECT, "durability", "integrity", "load", "faults", "members"]
+    assert [case.get("name") for case in cases] == [*EXPECT, *checkers()]
     assert not any(case.findall("failure") or case.findall("error") for case in cases)
 
 
@@ -229,12 +238,12 @@ def test_the_page_asks_for_nothing_and_is_small_enough(written: Path) -> None:
     assert page.wanted == ["data:,"]
     assert "default-src 'none'" in text
     assert len(text.encode()) < 1_500_000
-    assert page.headings[:5] == ["storm", "Timeline", "Expectations", "Faults", "latency"]
+    assert page.headings[:5] == ["storm", "Timeline", "Latency by percentile", "Expectations", "Faults"]
 
 
 def test_the_page_shows_its_figures_and_its_chart_without_scripts(written: Path) -> None:
     text = re.sub(r"<script.*?</script>", "", (written / "report.html").read_text(), flags=re.DOTALL)
-    assert text.count("<svg") == 1
+    assert text.count("<svg") == 2
     for told in ("Passed:", "lookup.success &gt;= 99% outside faults", "kadstorm run plan.json", "took effect"):
         assert told in text
 
