@@ -217,6 +217,7 @@ class TcpTransport:
     cluster: str
     egress: Egress
     handler: Handler = _refuse_all
+    connections: int = POOL
     count: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign"), 0)
     )
@@ -289,7 +290,7 @@ class TcpTransport:
 
     def _trim(self) -> None:
         for address, connection in list(self._pool.items()):
-            if len(self._pool) <= POOL:
+            if len(self._pool) <= self.connections:
                 return
             if connection.idle() and connection.wire is not None:
                 del self._pool[address]
