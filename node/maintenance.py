@@ -38,6 +38,8 @@ HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's ow
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
 LONELY = 10.0  # s between two looks at the bootstrap nodes while nobody in the table answers
+LONELY_PING = 1.0  # s between two pings of suspects, whose back-off is longer, meanwhile
+HURRY_AFTER = 5.0  # s; who was silent for longer than that and answers again tells of the end of a partition
 LOOK_AGAIN = 2.0  # s at least between two looks around because contacts were lost
 SENDERS = 2  # holders that hand a record to a newcomer
 SETTLED = 5.0  # s after which a contact has got what it lacked
@@ -65,7 +67,7 @@ class Maintenance:
         self._outbox: deque[Letter] = deque()
         self._owed: dict[bytes, float] = {}  # by contact: what came since then could not be handed over
         self._sending = 0
-        self._bootstrap_asked = self._looked_around = 0.0
+        self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
@@ -143,8 +145,13 @@ class Maintenance:
         if self._alive:
             if self._alive < before and now - self._looked_around >= LOOK_AGAIN:
                 self._look_around(len(JOIN_PAUSES))
-        elif self._bootstrap and now - self._bootstrap_asked >= LONELY:
+            return
+        if self._bootstrap and now - self._bootstrap_asked >= LONELY:
             self._ask_bootstrap(BOOTSTRAP_PAUSE_MOST)
+        if now - self._lonely_pinged >= LONELY_PING and len(self._peer.table):
+            self._lonely_pinged = now
+            anybody = self._peer.rng.choice(list(self._peer.table.entries()))
+            self._peer.ping(anybody.contact)
 
     def _expire(self) -> None:
         self._peer.clock.call_later(EXPIRE_EVERY, self._expire)
@@ -169,6 +176,9 @@ class Maintenance:
 
     def _on_contact(self, contact: Contact, heard: Heard) -> None:
         """Send a contact the records that it should hold and may lack."""
+        now = self._peer.clock.monotonic()
+        if heard.missed_since is not None and now - heard.missed_since >= HURRY_AFTER:
+            self._peer.table.hurry(now)
         since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
         since = min(since, self._owed.pop(contact.id, math.inf))
         newcomer = as_int(contact.id)

@@ -255,6 +255,12 @@ class RoutingTable:
                 waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
         return heapq.nsmallest(limit, waiting, key=lambda e: e.retry_at)
 
+    def hurry(self, now: float) -> None:
+        """Make all suspects due: one that was silent for long answers again, so whatever cut us off may be over."""
+        for entry in self._by_id.values():
+            if entry.failures:
+                entry.retry_at = min(entry.retry_at, now)
+
     def unheard(self, now: float, age: float, limit: int) -> list[Entry]:
         """Contacts that pass for alive and from which nothing came for ``age`` seconds, the longest silent first."""
         silent = [e for e in self._by_id.values() if e.alive and now - e.seen >= age and e.retry_at <= now]
