@@ -162,7 +162,9 @@ class Maintenance:
     def _republish(self) -> None:
         self._peer.clock.call_later(REPUBLISH_EVERY, self._republish)
         now = self._peer.clock.monotonic()
-        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now][:REPUBLISH_AT_ONCE]
+        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now and not kept.cached][
+            :REPUBLISH_AT_ONCE
+        ]
         for kept in due:
             kept.republish_at = now + self._peer.republish_pause()
             self._peer.search(kept.record.key, partial(self._send_to_holders, kept.record))
@@ -184,7 +186,7 @@ class Maintenance:
         newcomer = as_int(contact.id)
         others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
         for kept in self._peer.storage.kept():
-            if kept.stored_at >= since and self._is_mine_to_send(kept, newcomer, others):
+            if kept.stored_at >= since and not kept.cached and self._is_mine_to_send(kept, newcomer, others):
                 self._outbox.append(Letter(contact, kept.record, since))
         self._send_next()
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from node.ids import BITS, as_int
@@ -41,6 +41,7 @@ TIMEOUT_UNKNOWN = 0.5  # s while a contact's round-trip time is not known
 # s. Too short a timeout costs more than too long a one: suspects are not waited for again, whereas a busy machine, or a
 # link that has just become 150 ms slower, must not turn a whole neighbourhood suspect.
 TIMEOUT_LEAST, TIMEOUT_MOST = 0.3, 2.0
+SLOW_LEAST = 0.15  # s; who is overtaken costs one more RPC, so this may be shorter than the least timeout
 GAIN, DEVIATION_GAIN = 1 / 8, 1 / 4  # Jacobson 1988, as in RFC 6298 section 2
 RTT_FACTOR = 3.0  # timeouts are about three round trips (Rhea 2004 keeps to mean + 4 deviations; the larger wins)
 
@@ -73,6 +74,12 @@ class Entry:
             return unknown
         wait = max(RTT_FACTOR * self.rtt, self.rtt + 4 * self.deviation)
         return min(TIMEOUT_MOST, max(TIMEOUT_LEAST, wait))
+
+    def soft_timeout(self, unknown: float = TIMEOUT_UNKNOWN) -> float:
+        """After how long its answer is later than usual, in seconds."""
+        if not self.rtt:
+            return unknown
+        return min(self.timeout(unknown), max(SLOW_LEAST, self.rtt + 4 * self.deviation))
 
     def measure(self, rtt: float) -> None:
         """Take one more round trip into account (RFC 6298)."""
@@ -156,6 +163,7 @@ class RoutingTable:
         self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
         self._alive: dict[int, Contact] | None = None  # by identifier; None: to be made anew
         self._fit: dict[int, Contact] | None = None
+        self._suspects: set[bytes] | None = None  # only asked, never iterated
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -247,6 +255,12 @@ class RoutingTable:
         entry = self._by_id.get(identifier)
         return entry is not None and entry.failures > 0
 
+    def suspects(self) -> Container[bytes]:
+        """Identifiers of the contacts that failed when they were last asked."""
+        if self._suspects is None:
+            self._suspects = {i for i, e in self._by_id.items() if e.failures}
+        return self._suspects
+
     def due(self, now: float, limit: int) -> list[Entry]:
         """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up."""
         waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
@@ -288,7 +302,7 @@ class RoutingTable:
 
     def _changed(self) -> None:
         """Who is alive, or where, is not what it was."""
-        self._alive = self._fit = None
+        self._alive = self._fit = self._suspects = None
 
     def _bucket_of(self, number: int) -> Bucket:
         return self._buckets[bisect.bisect_right(self._lows, number) - 1]

@@ -100,16 +100,23 @@ class Found(Message, frozen=True, tag=5):
 
 
 class Store(Message, frozen=True, tag=6):
-    """Keep this record until it expires."""
+    """Keep this record until it expires.
+
+    ``search``: answer as to a FIND_NODE of its key as well, so that a store need not ask the same nodes twice.
+    ``cached``: it is a copy on a lookup's path; do not republish it, nor hand it over.
+    """
 
     record: Record
+    search: bool = False
+    cached: bool = False
 
 
 class Stored(Message, frozen=True, tag=7):
-    """Whether it is kept; if not, why."""
+    """Whether it is kept; if not, why. ``contacts``, nearest first, if they were asked for."""
 
     kept: bool
     why: str = ""
+    contacts: Annotated[tuple[Contact, ...], msgspec.Meta(max_length=MOST_CONTACTS)] = ()
 
 
 # --- between clients and their gateway ----------------------------------------------------------

@@ -3,7 +3,7 @@
 from collections import deque
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ids import distance, random_id
@@ -35,6 +35,7 @@ def networks(seed: int, count: int, k: int) -> tuple[list[Contact], dict[bytes, 
     return everyone, knows, rng
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 120), st.sampled_from([1, 4, 8]), st.floats(0, 0.4))
 def test_it_finds_the_true_k_closest_that_live(seed: int, count: int, k: int, dead_share: float) -> None:
     everyone, knows, rng = networks(seed, count, max(k, 12))
@@ -54,6 +55,7 @@ def test_it_finds_the_true_k_closest_that_live(seed: int, count: int, k: int, de
     assert lookup.closest() == sorted(alive, key=lambda c: distance(c.id, target))[:k]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 80), st.integers(1, 5), st.integers(1, 5))
 def test_nobody_is_asked_twice_and_alpha_holds_until_beta_have_answered(
     seed: int, count: int, alpha: int, beta: int

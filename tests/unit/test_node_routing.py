@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ids import BITS, as_int, distance, random_id
@@ -43,6 +43,7 @@ def fail(table: RoutingTable, who: Contact, times: int = EVICTION_FAILURES) -> N
 # --- against the oracle -------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 300), st.sampled_from([1, 2, 8, 20]))
 def test_the_true_k_closest_are_always_known(seed: int, count: int, k: int) -> None:
     rng = Random(seed)
@@ -54,6 +55,7 @@ def test_the_true_k_closest_are_always_known(seed: int, count: int, k: int) -> N
     assert table.closest(table.own, k) == truth
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 200), st.integers(1, 25))
 def test_closest_agrees_with_sorting_the_whole_table(seed: int, count: int, wanted: int) -> None:
     rng = Random(seed)
@@ -67,6 +69,7 @@ def test_closest_agrees_with_sorting_the_whole_table(seed: int, count: int, want
 events = st.lists(st.tuples(st.sampled_from(["answered", "requested", "failed"]), st.integers(1, 60)), max_size=200)
 
 
+@settings(deadline=None)
 @given(events, st.sampled_from([1, 3]))
 def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k: int) -> None:
     table, most = RoutingTable(OWN, k), 0
