@@ -8,6 +8,7 @@
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
   (paper, section 2.5). Expiry stays what it was.
+- On leaving, records go to those that become holders by it.
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
   records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
   second is there for when the first has just died). Who may lack a record too, because it was not steady when that
@@ -19,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ HURRY_AFTER = 5.0  # s; who was silent for longer than that and answers again te
 LOOK_AGAIN = 2.0  # s at least between two looks around because contacts were lost
 SENDERS = 2  # holders that hand a record to a newcomer
 SETTLED = 5.0  # s after which a contact has got what it lacked
+LEAVE_MOST = 2.0  # s; whoever stops us waits longer
 WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
@@ -69,6 +71,8 @@ class Maintenance:
         self._sending = 0
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
+        self._leaving: Callable[[], None] | None = None
+        self._tick_due = 0.0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
 
@@ -81,6 +85,25 @@ class Maintenance:
             self._peer.hold_clients()
             self._peer.clock.call_later(HOLD_MOST, self._peer.release_clients)
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
+
+    def leave(self, left: Callable[[], None]) -> None:
+        """Hand the records to the next closest, then call ``left``; after LEAVE_MOST seconds in any case.
+
+        A record goes to the contact that becomes a holder when we are gone: the k-th closest of the others.
+        """
+        self._leaving = left
+        self._peer.clock.call_later(LEAVE_MOST, self._left)
+        k = self._peer.settings.k
+        for kept in list(self._peer.storage.kept()):
+            others = self._peer.table.closest(kept.record.key, k)
+            if not kept.cached and others:
+                self._outbox.append(Letter(others[-1], kept.record, math.inf))
+        self._send_next()
+
+    def _left(self) -> None:
+        left, self._leaving = self._leaving, None
+        if left is not None:
+            left()
 
     # --- join ------------------------------------------------------------------------------------
 
@@ -124,8 +147,10 @@ class Maintenance:
     # --- what is due -----------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._peer.clock.call_later(TICK, self._tick)
         now = self._peer.clock.monotonic()
+        self._peer.note_lag(now - self._tick_due if self._tick_due else 0.0)
+        self._tick_due = now + TICK
+        self._peer.clock.call_later(TICK, self._tick)
         table = self._peer.table
         for entry in [*table.due(now, PINGS_PER_TICK), *table.unheard(now, CHECK_AFTER, 1)]:
             # not twice while the first is under way
@@ -212,8 +237,12 @@ class Maintenance:
     def _send_next(self) -> None:
         while self._outbox and self._sending < WINDOW:
             letter = self._outbox.popleft()
+            if self._leaving is not None and self._peer.table.is_suspect(letter.contact.id):
+                continue  # no time to wait for the dead
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
+        if self._leaving is not None and not self._sending:
+            self._left()
 
     def _landed(self, letter: Letter) -> OnResult:
         landed = False

@@ -302,7 +302,7 @@ class Peer:
             table_size=len(alive),
             records=held(self.storage) if message.records else (),
             records_count=len(self.storage),
-            counters={**self._counters(), **self.transport.counters()},
+            counters=self.counters(),
             nonces=tuple(nonce for nonce, _ in self._nonces),
             nonce_times=tuple(received for _, received in self._nonces),
             memory=self.memory(),
@@ -456,14 +456,20 @@ class Peer:
         """Seconds until a record's turn; drawn, so that its holders do not all take theirs at once."""
         return self.settings.republish * (1 + self.rng.random() / 4)
 
+    def note_lag(self, seconds: float) -> None:
+        """Take down by how much a call came later than it was due: how busy this process is."""
+        self.lag = max(0.0, seconds)
+        self.lag_most = max(self.lag_most, self.lag)
+
     def _count(self, what: str, kind: type[Request]) -> None:
         counts = self._counts[what]
         counts[kind] = counts.get(kind, 0) + 1
 
-    def _counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, int]:
         """What was counted: in all, and by the kind of RPC. Times are in microseconds."""
         told = {what: sum(counts.values()) for what, counts in self._counts.items()}
         for what, counts in self._counts.items():
             told |= {f"{what}.{kind.__name__}": count for kind, count in counts.items()}
         told |= {"overtaken": self.overtaken, "store_bytes": self.storage.size}
-        return told | {"loop_lag_us": int(self.lag * 1e6), "loop_lag_most_us": int(self.lag_most * 1e6)}
+        told |= {"loop_lag_us": int(self.lag * 1e6), "loop_lag_most_us": int(self.lag_most * 1e6)}
+        return told | self.transport.counters()
