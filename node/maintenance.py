@@ -72,7 +72,7 @@ class Maintenance:
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
         self._leaving: Callable[[], None] | None = None
-        self._tick_due = 0.0
+        self._tick_due = self._republish_from = 0.0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
 
@@ -187,6 +187,10 @@ class Maintenance:
     def _republish(self) -> None:
         self._peer.clock.call_later(REPUBLISH_EVERY, self._republish)
         now = self._peer.clock.monotonic()
+        if now < self._republish_from:
+            return
+        pauses = (kept.republish_at for kept in self._peer.storage.kept() if not kept.cached)
+        self._republish_from = min(pauses, default=now + self._peer.settings.republish)  # what comes later is due later
         due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now and not kept.cached][
             :REPUBLISH_AT_ONCE
         ]

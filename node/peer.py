@@ -91,7 +91,7 @@ class Search:
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
         self._slow_from: dict[bytes, tuple[float, Contact]] = {}  # of those asked: when each counts as slow
-        self._began = peer.clock.monotonic()
+        self._began = self._looked = peer.clock.monotonic()
         self._timer = peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
         peer.table.touch(target, self._began)
 
@@ -127,7 +127,11 @@ class Search:
         if now - self._began >= LOOKUP_LIMIT:
             self._end()
             return
+        stalled = now - self._looked >= 2 * LOOK_FOR_SLOW  # we were busy: their answers may be waiting for us
+        self._looked = now
         self._timer = self.peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
+        if stalled:
+            return
         slow = [contact for due, contact in self._slow_from.values() if due <= now]
         for contact in slow:
             del self._slow_from[contact.id]

@@ -164,6 +164,7 @@ class RoutingTable:
         self._alive: dict[int, Contact] | None = None  # by identifier; None: to be made anew
         self._fit: dict[int, Contact] | None = None
         self._suspects: set[bytes] | None = None  # only asked, never iterated
+        self._silent_from = 0.0  # nobody can have been silent for long before that
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -235,9 +236,7 @@ class RoutingTable:
 
     def closest(self, target: bytes, count: int, *, but: bytes = b"") -> list[Contact]:
         """The ``count`` contacts nearest to ``target`` that are alive, nearest first; ``but`` is left out."""
-        if self._alive is None:
-            self._alive = {e.number: e.contact for e in self._by_id.values() if e.alive}
-        nearest = _nearest(as_int(target), count + 1 if but else count, self._alive)
+        nearest = _nearest(as_int(target), count + 1 if but else count, self._those_alive())
         return [contact for contact in nearest if contact.id != but][:count] if but else nearest
 
     def seeds(self, target: bytes, count: int) -> list[Contact]:
@@ -248,7 +247,7 @@ class RoutingTable:
 
     def alive(self) -> int:
         """How many contacts answered when they were last asked."""
-        return sum(1 for entry in self._by_id.values() if entry.alive)
+        return len(self._those_alive())
 
     def is_suspect(self, identifier: bytes) -> bool:
         """Whether that contact failed when it was last asked."""
@@ -263,6 +262,8 @@ class RoutingTable:
 
     def due(self, now: float, limit: int) -> list[Entry]:
         """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up."""
+        if len(self._those_alive()) == len(self._by_id):
+            return []
         waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
         for bucket in self._buckets:
             if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
@@ -277,6 +278,9 @@ class RoutingTable:
 
     def unheard(self, now: float, age: float, limit: int) -> list[Entry]:
         """Contacts that pass for alive and from which nothing came for ``age`` seconds, the longest silent first."""
+        if now < self._silent_from:
+            return []
+        self._silent_from = min((e.seen for e in self._by_id.values() if e.alive), default=now) + age
         silent = [e for e in self._by_id.values() if e.alive and now - e.seen >= age and e.retry_at <= now]
         return heapq.nsmallest(limit, silent, key=lambda e: e.seen)
 
@@ -300,9 +304,15 @@ class RoutingTable:
 
     # --- inside ----------------------------------------------------------------------------------
 
+    def _those_alive(self) -> dict[int, Contact]:
+        if self._alive is None:
+            self._alive = {e.number: e.contact for e in self._by_id.values() if e.alive}
+        return self._alive
+
     def _changed(self) -> None:
         """Who is alive, or where, is not what it was."""
         self._alive = self._fit = self._suspects = None
+        self._silent_from = 0.0
 
     def _bucket_of(self, number: int) -> Bucket:
         return self._buckets[bisect.bisect_right(self._lows, number) - 1]

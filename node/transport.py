@@ -56,6 +56,7 @@ TIDY = 5.0  # s between two looks for such connections
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
 SWEEP = 0.02  # s at least between two looks at the deadlines
+STALL = 0.1  # s by which a look that is late is put off once more
 LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
 CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
@@ -475,8 +476,13 @@ class TcpTransport:
             self._sweeper = self.loop.call_later(self._sweep_at - time.monotonic(), self._sweep)
 
     def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._sweep_at >= STALL:  # it is we who are late: answers may be waiting to be read
+            self._sweep_at = now + SWEEP
+            self._sweeper = self.loop.call_later(SWEEP, self._sweep)
+            return
         try:
-            self._expire(time.monotonic())
+            self._expire(now)
         finally:
             self._schedule_sweep()
 
