@@ -88,6 +88,7 @@ class Network:
     latency: Callable[[int, int, Random], float] = _short_way
     cut: Callable[[int, int], bool] = _never
     loss: float = 0.0  # share of the messages that are lost
+    record: bool = True  # whether what is sent goes into the trace
     clock: VirtualClock = field(default_factory=VirtualClock)
     peers: dict[int, Peer] = field(default_factory=dict)
     trace: list[tuple[float, int, int, str]] = field(default_factory=list)
@@ -130,6 +131,11 @@ class Network:
     def at(self, port: int) -> Peer | None:
         """Who lives at a port."""
         return self.peers.get(port)
+
+    def note(self, source: int, destination: int, message: Request) -> None:
+        """Write down what is sent."""
+        if self.record:
+            self.trace.append((self.clock.now, source, destination, type(message).__name__))
 
     def kill(self, port: int) -> None:
         """It neither answers nor sends from now on."""
@@ -223,7 +229,7 @@ class Line:
                 self.sender, message, lambda answer: line.travel(self._port, lambda: landed(answer, line.sender))
             )
 
-        network.trace.append((network.clock.now, self._port, contact.port, type(message).__name__))
+        network.note(self._port, contact.port, message)
         network.clock.call_later(timeout, timed_out)
         self.travel(contact.port, arrived)
 
