@@ -25,7 +25,7 @@ from node.parent import end_with_parent
 from node.peer import Peer
 from node.settings import Settings
 from node.storage import MemoryStorage, Storage
-from node.transport import LoopClock, TcpTransport
+from node.transport import POOL, LoopClock, TcpTransport
 from node.wire import Contact, Sender
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -152,11 +152,40 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
         metavar="TIME",
         help="until a contact's round-trip time is known, default: 500ms",
     )
+    add(
+        "--cache",
+        type=_life,
+        default=defaults.cache,
+        metavar="TIME",
+        help="most life of a copy on a lookup's path, or off; default: 1m",
+    )
+    add("--paths", type=_positive, default=defaults.paths, help="disjoint paths of a lookup (default: %(default)s)")
+    add(
+        "--subnet-bucket",
+        type=_count,
+        default=defaults.subnet_bucket,
+        metavar="N",
+        help="most contacts of one public subnet in a bucket, 0 for any number (default: %(default)s)",
+    )
+    add(
+        "--subnet-table",
+        type=_count,
+        default=defaults.subnet_table,
+        metavar="N",
+        help="the same in the whole table (default: %(default)s)",
+    )
+    add(
+        "--connections",
+        type=_positive,
+        default=POOL,
+        help="outgoing connections to keep (default: %(default)s)",
+    )
     add("--data-dir", metavar="DIR", help="keep the records there, in SQLite (default: in memory only)")
     add("--seed", type=int, help="of this node's random choices (default: from the system)")
     add("--exit-with-parent", action="store_true", help="end when the parent process or standard input ends")
     add("--parent-pid", type=_positive, metavar="PID", help="the parent, to notice one that has ended already")
     add("--log-level", choices=("debug", "info", "warning"), default="info", help="default: %(default)s")
+    add("--log-format", choices=("text", "json"), default="text", help="json: an object a line (default: %(default)s)")
     serve.set_defaults(run=_serve)
 
 
@@ -174,6 +203,16 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a whole number from 1 on, not {text!r}")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def _life(text: str) -> float:
+    return 0.0 if text == "off" else _duration(text)
 
 
 def _port(text: str) -> int:
@@ -216,9 +255,7 @@ def _identifier(text: str) -> bytes:
 def _serve(arguments: argparse.Namespace) -> int:
     if arguments.exit_with_parent:
         end_with_parent(arguments.parent_pid)
-    logging.basicConfig(
-        level=arguments.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
-    )
+    _log_to_stderr(arguments.log_level, arguments.log_format)
     try:
         import uvloop
     except ImportError:
@@ -228,12 +265,47 @@ def _serve(arguments: argparse.Namespace) -> int:
     return 0
 
 
+class JsonFormatter(logging.Formatter):
+    """One object a line: time (Unix seconds), level, event, and what else was said of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": round(record.created, 6), "level": record.levelname.lower(), "event": record.getMessage()}
+        line |= getattr(record, "said", {})
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class TextFormatter(logging.Formatter):
+    """The same for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = "".join(f" {name}={value}" for name, value in getattr(record, "said", {}).items())
+        return super().format(record) + said
+
+
+def _log_to_stderr(level: str, form: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = TextFormatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonFormatter() if form == "json" else text)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+
+
+def _log(event: str, **said: object) -> None:
+    logging.info(event, extra={"said": said})
+
+
 async def _serve_until_told(arguments: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     rng = Random(arguments.seed)
     contact = Contact(arguments.id or ids.random_id(rng), arguments.host, arguments.port)
     # drawn from the system, whatever the seed: a node that starts again with the same seed is in another life
-    transport = TcpTransport(Sender(contact, 1 + secrets.randbits(62)), arguments.cluster, arguments.egress)
+    transport = TcpTransport(
+        Sender(contact, 1 + secrets.randbits(62)),
+        arguments.cluster,
+        arguments.egress,
+        connections=arguments.connections,
+    )
     transport.admitted = tuple(arguments.accept_from)
     settings = Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__})
     clock = LoopClock(loop)
@@ -245,7 +317,8 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, leave.set)
     await transport.listen()
-    Maintenance(peer, arguments.bootstrap).start()
+    maintenance = Maintenance(peer, arguments.bootstrap)
+    maintenance.start()
     _say(
         {
             "event": "serving",
@@ -255,9 +328,13 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
             "pid": os.getpid(),
         }
     )
-    logging.info("serving as %s at %s:%d", contact.id.hex(), contact.host, contact.port)
+    _log("serving", id=contact.id.hex(), host=contact.host, port=contact.port, loop=type(loop).__module__)
     await leave.wait()
-    logging.info("leaving with %d records", len(peer.storage))
+    _log("leaving", records=len(peer.storage), contacts=peer.table.alive())
+    handed_over = asyncio.Event()
+    maintenance.leave(handed_over.set)
+    await handed_over.wait()
+    _log("left", **peer.counters())
     await transport.close()
     storage.close()
 

@@ -8,6 +8,7 @@
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
   (paper, section 2.5). Expiry stays what it was.
+- On leaving, records go to those that become holders by it.
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
   records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
   second is there for when the first has just died). Who may lack a record too, because it was not steady when that
@@ -19,7 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -38,9 +39,12 @@ HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's ow
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
 LONELY = 10.0  # s between two looks at the bootstrap nodes while nobody in the table answers
+LONELY_PING = 1.0  # s between two pings of suspects, whose back-off is longer, meanwhile
+HURRY_AFTER = 5.0  # s; who was silent for longer than that and answers again tells of the end of a partition
 LOOK_AGAIN = 2.0  # s at least between two looks around because contacts were lost
 SENDERS = 2  # holders that hand a record to a newcomer
 SETTLED = 5.0  # s after which a contact has got what it lacked
+LEAVE_MOST = 2.0  # s; whoever stops us waits longer
 WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
@@ -65,8 +69,10 @@ class Maintenance:
         self._outbox: deque[Letter] = deque()
         self._owed: dict[bytes, float] = {}  # by contact: what came since then could not be handed over
         self._sending = 0
-        self._bootstrap_asked = self._looked_around = 0.0
+        self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
+        self._leaving: Callable[[], None] | None = None
+        self._tick_due = self._republish_from = 0.0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
 
@@ -79,6 +85,25 @@ class Maintenance:
             self._peer.hold_clients()
             self._peer.clock.call_later(HOLD_MOST, self._peer.release_clients)
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
+
+    def leave(self, left: Callable[[], None]) -> None:
+        """Hand the records to the next closest, then call ``left``; after LEAVE_MOST seconds in any case.
+
+        A record goes to the contact that becomes a holder when we are gone: the k-th closest of the others.
+        """
+        self._leaving = left
+        self._peer.clock.call_later(LEAVE_MOST, self._left)
+        k = self._peer.settings.k
+        for kept in list(self._peer.storage.kept()):
+            others = self._peer.table.closest(kept.record.key, k)
+            if not kept.cached and others:
+                self._outbox.append(Letter(others[-1], kept.record, math.inf))
+        self._send_next()
+
+    def _left(self) -> None:
+        left, self._leaving = self._leaving, None
+        if left is not None:
+            left()
 
     # --- join ------------------------------------------------------------------------------------
 
@@ -122,8 +147,10 @@ class Maintenance:
     # --- what is due -----------------------------------------------------------------------------
 
     def _tick(self) -> None:
-        self._peer.clock.call_later(TICK, self._tick)
         now = self._peer.clock.monotonic()
+        self._peer.note_lag(now - self._tick_due if self._tick_due else 0.0)
+        self._tick_due = now + TICK
+        self._peer.clock.call_later(TICK, self._tick)
         table = self._peer.table
         for entry in [*table.due(now, PINGS_PER_TICK), *table.unheard(now, CHECK_AFTER, 1)]:
             # not twice while the first is under way
@@ -143,8 +170,13 @@ class Maintenance:
         if self._alive:
             if self._alive < before and now - self._looked_around >= LOOK_AGAIN:
                 self._look_around(len(JOIN_PAUSES))
-        elif self._bootstrap and now - self._bootstrap_asked >= LONELY:
+            return
+        if self._bootstrap and now - self._bootstrap_asked >= LONELY:
             self._ask_bootstrap(BOOTSTRAP_PAUSE_MOST)
+        if now - self._lonely_pinged >= LONELY_PING and len(self._peer.table):
+            self._lonely_pinged = now
+            anybody = self._peer.rng.choice(list(self._peer.table.entries()))
+            self._peer.ping(anybody.contact)
 
     def _expire(self) -> None:
         self._peer.clock.call_later(EXPIRE_EVERY, self._expire)
@@ -155,7 +187,13 @@ class Maintenance:
     def _republish(self) -> None:
         self._peer.clock.call_later(REPUBLISH_EVERY, self._republish)
         now = self._peer.clock.monotonic()
-        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now][:REPUBLISH_AT_ONCE]
+        if now < self._republish_from:
+            return
+        pauses = (kept.republish_at for kept in self._peer.storage.kept() if not kept.cached)
+        self._republish_from = min(pauses, default=now + self._peer.settings.republish)  # what comes later is due later
+        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now and not kept.cached][
+            :REPUBLISH_AT_ONCE
+        ]
         for kept in due:
             kept.republish_at = now + self._peer.republish_pause()
             self._peer.search(kept.record.key, partial(self._send_to_holders, kept.record))
@@ -169,12 +207,15 @@ class Maintenance:
 
     def _on_contact(self, contact: Contact, heard: Heard) -> None:
         """Send a contact the records that it should hold and may lack."""
+        now = self._peer.clock.monotonic()
+        if heard.missed_since is not None and now - heard.missed_since >= HURRY_AFTER:
+            self._peer.table.hurry(now)
         since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
         since = min(since, self._owed.pop(contact.id, math.inf))
         newcomer = as_int(contact.id)
         others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
         for kept in self._peer.storage.kept():
-            if kept.stored_at >= since and self._is_mine_to_send(kept, newcomer, others):
+            if kept.stored_at >= since and not kept.cached and self._is_mine_to_send(kept, newcomer, others):
                 self._outbox.append(Letter(contact, kept.record, since))
         self._send_next()
 
@@ -200,8 +241,12 @@ class Maintenance:
     def _send_next(self) -> None:
         while self._outbox and self._sending < WINDOW:
             letter = self._outbox.popleft()
+            if self._leaving is not None and self._peer.table.is_suspect(letter.contact.id):
+                continue  # no time to wait for the dead
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
+        if self._leaving is not None and not self._sending:
+            self._left()
 
     def _landed(self, letter: Letter) -> OnResult:
         landed = False

@@ -10,10 +10,13 @@ from collections import deque
 from collections.abc import Callable
 from random import Random
 
+import msgspec
+
+from node.diversity import limits_of
 from node.environment import Clock, Transport
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BYTES, distance
-from node.lookup import Lookup
+from node.lookup import DisjointLookup, Finder, Lookup
 from node.routing import Heard, RoutingTable
 from node.settings import Settings
 from node.storage import Storage, held
@@ -42,6 +45,9 @@ from node.wire import (
     Stored,
 )
 
+COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
+LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
+LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
 PADDING_LIMIT = 2**20  # bytes
@@ -58,45 +64,93 @@ UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only t
 class Search:
     """One lookup under way: sends what `Lookup` asks for. It ends when that is done, has the value, or takes too long.
 
-    ``complete`` says whether the k closest were really asked.
+    ``complete`` says whether the k closest were really asked. With a ``record`` to store, the final burst brings it
+    along: who is a holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that
+    keep it, ``stored`` those that were asked to.
     """
 
-    def __init__(self, peer: Peer, target: bytes, ended: Callable[[Search], None], *, value: bool) -> None:
-        self.peer = peer
-        self.lookup = Lookup(
-            target,
-            peer.contact.id,
-            peer.table.seeds(target, peer.settings.k),
-            k=peer.settings.k,
-            alpha=peer.settings.alpha,
-            beta=peer.settings.beta,
-        )
+    def __init__(
+        self,
+        peer: Peer,
+        target: bytes,
+        ended: Callable[[Search], None],
+        *,
+        value: bool = False,
+        record: Record | None = None,
+    ) -> None:
+        settings = peer.settings
+        self.peer, self.target = peer, target
+        self.lookup: Finder = finder(target, peer.contact.id, peer.table.seeds(target, settings.k), settings)
         self.rpcs = self.timeouts = self.hops = 0
         self.complete = False
         self.record: Record | None = None
+        self.source: Contact | None = None  # whose answer held the record
+        self.stored: set[bytes] = set()
+        self.acked: set[bytes] = set()
+        self._store = Store(record, search=True) if record is not None else None
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
-        self._timer = peer.clock.call_later(LOOKUP_LIMIT, self._end)
-        peer.table.touch(target, peer.clock.monotonic())
+        self._slow_from: dict[bytes, tuple[float, Contact]] = {}  # of those asked: when each counts as slow
+        self._began = self._looked = peer.clock.monotonic()
+        self._timer = peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
+        peer.table.touch(target, self._began)
 
     def advance(self) -> None:
         """Ask whom there is to ask; end if there is nothing left to learn."""
         if self._ended is None:
             return
-        for contact in self.lookup.queries():
-            self.rpcs += 1
-            self.peer.call(contact, self._message, self._on_result)
+        asked = self.lookup.queries()
+        if asked:
+            self._ask(asked)
         if self.lookup.done:
             self.complete = bool(self.lookup.closest()) or not self.peer.expects_others
             self._end()
 
+    def _ask(self, asked: list[Contact]) -> None:
+        holders: set[bytes] = set()
+        if self._store is not None and self.lookup.converged:
+            others, _ = self.peer.holders(self.target, self.lookup.nearest())
+            holders = {contact.id for contact in others}
+        now = self.peer.clock.monotonic()
+        for contact in asked:
+            self.rpcs += 1
+            self._slow_from[contact.id] = (now + self.peer.soft_timeout_of(contact), contact)
+            message = self._message
+            if contact.id in holders and self._store is not None:
+                message = self._store
+                self.stored.add(contact.id)
+            self.peer.call(contact, message, self._on_result)
+
+    def _overtake(self) -> None:
+        """Look who is slow by now, and for whether it all takes too long."""
+        now = self.peer.clock.monotonic()
+        if now - self._began >= LOOKUP_LIMIT:
+            self._end()
+            return
+        stalled = now - self._looked >= 2 * LOOK_FOR_SLOW  # we were busy: their answers may be waiting for us
+        self._looked = now
+        self._timer = self.peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
+        if stalled:
+            return
+        slow = [contact for due, contact in self._slow_from.values() if due <= now]
+        for contact in slow:
+            del self._slow_from[contact.id]
+            self.lookup.slow(contact)
+        if slow:
+            self.peer.overtaken += len(slow)
+            self.advance()
+
     def _on_result(self, contact: Contact, result: Answer | RpcError) -> None:
         if self._ended is None:
             return
-        if isinstance(result, Found):
-            self.lookup.answered(contact, [c for c in result.contacts if not self.peer.table.is_suspect(c.id)])
-            if result.record is not None:
-                self.record, self.hops = result.record, self.lookup.hops_to(contact)
+        self._slow_from.pop(contact.id, None)
+        if isinstance(result, Found | Stored):
+            self.lookup.answered(contact, result.contacts, self.peer.table.suspects())
+            if isinstance(result, Stored):
+                if result.kept:
+                    self.acked.add(contact.id)
+            elif result.record is not None:
+                self.record, self.source, self.hops = result.record, contact, self.lookup.hops_to(contact)
                 self._end()
                 return
         else:
@@ -109,16 +163,24 @@ class Search:
         if ended is None:
             return
         self._timer.cancel()
-        closest = self.lookup.closest()
-        if self.record is None and closest:
+        if self.record is None and (closest := self.lookup.closest()):
             self.hops = self.lookup.hops_to(closest[0])
         ended(self)
+
+
+def finder(target: bytes, own: bytes, seeds: list[Contact], settings: Settings) -> Finder:
+    """A lookup, over disjoint paths if so many are wanted."""
+    k, alpha, beta, paths = settings.k, settings.alpha, settings.beta, settings.paths
+    if paths > 1:
+        return DisjointLookup(target, own, seeds, k=k, alpha=alpha, beta=beta, paths=paths)
+    return Lookup(target, own, seeds, k=k, alpha=alpha, beta=beta)
 
 
 class Spread:
     """One record on its way to its holders. It ends when all have answered or failed, or after STORE_LIMIT.
 
-    A holder that answers late counts, as long as others are still waited for.
+    Those that the search has asked already are not asked again. Who answers late counts, as long as others are still
+    waited for.
     """
 
     def __init__(self, peer: Peer, record: Record, search: Search, reply: Reply) -> None:
@@ -126,15 +188,16 @@ class Spread:
         self._reply: Reply | None = reply
         self._holders, holds = peer.holders(record.key, search.lookup.closest())
         self._kept_here = holds and not peer.keep(record)
-        self._waiting = {contact.id for contact in self._holders}
-        self._acked: set[bytes] = set()
+        self._left = [contact for contact in self._holders if contact.id not in search.stored]
+        self._waiting = {contact.id for contact in self._left}
+        self._acked = {contact.id for contact in self._holders if contact.id in search.acked}
         self._timeouts = search.timeouts
         self._message = Store(record)
         self._timer = peer.clock.call_later(STORE_LIMIT, self._end)
 
     def start(self) -> None:
         """Send it."""
-        for contact in self._holders:
+        for contact in self._left:
             self._peer.call(contact, self._message, self._on_result)
         if not self._waiting:
             self._end()
@@ -154,7 +217,7 @@ class Spread:
             return
         self._timer.cancel()
         acks = len(self._acked) + self._kept_here
-        rpcs = self._search.rpcs + len(self._holders)
+        rpcs = self._search.rpcs + len(self._left)
         error = "" if acks else "no node keeps it"
         reply(PutResult(acks, self._kept_here, self._search.hops, rpcs, self._timeouts, error))
 
@@ -178,31 +241,34 @@ class Peer:
         self.rng = rng
         self.transport = transport
         self.storage = storage
-        self.table = RoutingTable(contact.id, settings.k)
+        self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
         self._held: list[tuple[Put | Get, Reply]] | None = None
         self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
-        self._counters: dict[str, int] = dict.fromkeys(("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts"), 0)
+        self.overtaken = 0  # contacts that were slow in a lookup
+        self.lag = self.lag_most = 0.0  # s by which calls came later than they were due: the last, and the most ever
+        self._counts: dict[str, dict[type[Request], int]] = {name: {} for name in COUNTED}
 
     # --- requests that arrive --------------------------------------------------------------------
 
     def handle(self, sender: Sender | None, message: Request, reply: Reply) -> None:
         """Serve one request; ``reply`` is called once, now or later."""
-        observer = isinstance(message, Inspect | PingVia) or (isinstance(message, Ping) and message.observer)
-        self._count("observer_rpcs" if observer else "rpcs_in", message)
+        kind = type(message)
+        observer = kind is Inspect or kind is PingVia or (isinstance(message, Ping) and message.observer)
+        self._count("observer_rpcs" if observer else "rpcs_in", kind)
         if sender is not None and not observer:
             self._note_sender(sender)
         match message:
-            case Ping():
-                reply(self._on_ping(message))
             case FindNode():
-                reply(self._on_find_node(sender, message))
+                reply(Found(self._known_near(message.target, sender)))
             case FindValue():
                 reply(self._on_find_value(sender, message))
             case Store():
-                reply(self._on_store(message.record))
+                reply(self._on_store(sender, message))
+            case Ping():
+                reply(self._on_ping(message))
             case Put() | Get():
                 self._serve_client(message, reply)
             case Inspect():
@@ -220,16 +286,13 @@ class Peer:
             self._nonces.append((message.nonce[:NONCE_LIMIT], received))
         return Pong(message.nonce, received, message.padding)
 
-    def _on_find_node(self, sender: Sender | None, message: FindNode) -> Found:
-        return Found(self._known_near(message.target, sender))
-
     def _on_find_value(self, sender: Sender | None, message: FindValue) -> Found:
         record = self.storage.get(message.key, wall=self.clock.wall())
         return Found(() if record else self._known_near(message.key, sender), record)
 
-    def _on_store(self, record: Record) -> Stored:
-        why = self.keep(record)
-        return Stored(not why, why)
+    def _on_store(self, sender: Sender | None, message: Store) -> Stored:
+        why = self.keep(message.record, cached=message.cached)
+        return Stored(not why, why, self._known_near(message.record.key, sender) if message.search else ())
 
     def _known_near(self, target: bytes, sender: Sender | None) -> tuple[Contact, ...]:
         but = sender.contact.id if sender is not None else b""
@@ -243,7 +306,7 @@ class Peer:
             table_size=len(alive),
             records=held(self.storage) if message.records else (),
             records_count=len(self.storage),
-            counters={**self._counters, **self.transport.counters()},
+            counters=self.counters(),
             nonces=tuple(nonce for nonce, _ in self._nonces),
             nonce_times=tuple(received for _, received in self._nonces),
             memory=self.memory(),
@@ -265,7 +328,7 @@ class Peer:
             returned = int(self.clock.monotonic() * 1e9)
             reply(PingReport(outcome, message.nonce, int(sent_at * 1e9), received, returned))
 
-        self._counters["observer_rpcs"] += 1
+        self._count("observer_rpcs", PingVia)
         ping = Ping(message.nonce, observer=True, padding=bytes(message.padding))
         self.transport.send(message.contact, ping, message.timeout, done)
 
@@ -277,7 +340,7 @@ class Peer:
         def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
             done(contact, self._learn(contact, message, result, sent_at, sender))
 
-        self._count("rpcs_out", message)
+        self._count("rpcs_out", type(message))
         self.transport.send(contact, message, self.timeout_of(contact), finished)
 
     def timeout_of(self, contact: Contact) -> float:
@@ -285,13 +348,18 @@ class Peer:
         entry = self.table.entry(contact.id)
         return self.settings.rpc_timeout if entry is None else entry.timeout(self.settings.rpc_timeout)
 
+    def soft_timeout_of(self, contact: Contact) -> float:
+        """After how long a lookup goes on without waiting for an answer of ``contact``, in seconds."""
+        entry = self.table.entry(contact.id)
+        return self.settings.rpc_timeout if entry is None else entry.soft_timeout(self.settings.rpc_timeout)
+
     def _learn(
         self, asked: Contact, message: Request, result: Answer | RpcError, sent_at: float, sender: Sender | None
     ) -> Answer | RpcError:
         """Note how an RPC went. Whoever answers at an address is who lives there: an answer of another is a failure."""
         now = self.clock.monotonic()
         if isinstance(result, RpcTimeout):
-            self._count("timeouts", message)
+            self._count("timeouts", type(message))
         if not isinstance(result, RpcError) and sender is not None:
             contact = sender.contact
             heard = self.table.answered(contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
@@ -342,6 +410,8 @@ class Peer:
             found = search.record
             value, version = (found.value, found.version) if found else (b"", -1)
             error = "" if found or search.complete else "the search was cut short"
+            if found is not None:
+                self._leave_copy(found, search)
             reply(GetResult(found is not None, value, version, search.hops, search.rpcs, search.timeouts, error))
 
         self.search(key, ended, value=True)
@@ -350,7 +420,26 @@ class Peer:
         """Store a value at the k closest nodes, this one among them if it is."""
         ttl = message.ttl or self.settings.expire
         record = Record(message.key, message.value, message.version, self.contact.id, self.clock.wall() + ttl)
-        self.search(message.key, lambda search: Spread(self, record, search, reply).start())
+        Search(self, record.key, lambda search: Spread(self, record, search, reply).start(), record=record).advance()
+
+    def _leave_copy(self, record: Record, search: Search) -> None:
+        """Store what was found at the closest node that lacked it (paper, section 2.3): later lookups pass there.
+
+        Who should hold it gets it for good. With anybody else it lives half as long for each node that is closer, beyond
+        the k holders.
+        """
+        lacking = [c for c in search.lookup.closest() if search.source is None or c.id != search.source.id]
+        if not lacking:
+            return
+        than = distance(lacking[0].id, record.key)
+        known = {c.id for c in search.lookup.nearest()} | {e.contact.id for e in self.table.entries() if e.alive}
+        beyond = sum(1 for one in (*known, self.contact.id) if distance(one, record.key) < than) - self.settings.k
+        life = self.settings.cache * 0.5**beyond
+        if beyond < 0:
+            self.call(lacking[0], Store(record), lambda _contact, _result: None)
+        elif life >= LEAST_LIFE:
+            copy = msgspec.structs.replace(record, expires_at=min(record.expires_at, self.clock.wall() + life))
+            self.call(lacking[0], Store(copy, cached=True), lambda _contact, _result: None)
 
     def holders(self, key: bytes, closest: list[Contact]) -> tuple[list[Contact], bool]:
         """Of ``closest`` and this node the k closest to ``key``: the others, and whether this node is among them."""
@@ -361,16 +450,30 @@ class Peer:
             return closest[: k - 1], True
         return closest[:k], False
 
-    def keep(self, record: Record) -> str:
+    def keep(self, record: Record, *, cached: bool = False) -> str:
         """Keep a record here; an empty string, or why not. It is republished later unless others do it before."""
         now = self.clock.monotonic()
-        return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=now + self.republish_pause())
+        republish_at = now + self.republish_pause()
+        return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=republish_at, cached=cached)
 
     def republish_pause(self) -> float:
         """Seconds until a record's turn; drawn, so that its holders do not all take theirs at once."""
         return self.settings.republish * (1 + self.rng.random() / 4)
 
-    def _count(self, direction: str, message: Request) -> None:
-        self._counters[direction] += 1
-        kind = f"{direction}.{type(message).__name__}"
-        self._counters[kind] = self._counters.get(kind, 0) + 1
+    def note_lag(self, seconds: float) -> None:
+        """Take down by how much a call came later than it was due: how busy this process is."""
+        self.lag = max(0.0, seconds)
+        self.lag_most = max(self.lag_most, self.lag)
+
+    def _count(self, what: str, kind: type[Request]) -> None:
+        counts = self._counts[what]
+        counts[kind] = counts.get(kind, 0) + 1
+
+    def counters(self) -> dict[str, int]:
+        """What was counted: in all, and by the kind of RPC. Times are in microseconds."""
+        told = {what: sum(counts.values()) for what, counts in self._counts.items()}
+        for what, counts in self._counts.items():
+            told |= {f"{what}.{kind.__name__}": count for kind, count in counts.items()}
+        told |= {"overtaken": self.overtaken, "store_bytes": self.storage.size}
+        told |= {"loop_lag_us": int(self.lag * 1e6), "loop_lag_most_us": int(self.lag_most * 1e6)}
+        return told | self.transport.counters()

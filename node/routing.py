@@ -13,6 +13,9 @@ Rules:
 - An address belongs to one identity: a verified contact at an address replaces whoever we knew there.
 - A contact that answers in another incarnation was restarted. It has been *steady* since then, as others have since
   they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
+- Who answers again after failures is alive at once; who stays silent is pinged ever more rarely, a fifth of its silence
+  apart, and never given up while there is nobody to take its place.
+- Where limits are set, contacts of one subnet get so many places in a bucket and in the table, and no more.
 - Iteration follows insertion, never the order of a set or a hash: the same events give the same table.
 
 Rejected: one list ordered by distance: the nearest to another identifier than ours are then not found any faster.
@@ -22,9 +25,8 @@ from __future__ import annotations
 
 import bisect
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from node.ids import BITS, as_int
 from node.wire import Contact
@@ -32,11 +34,14 @@ from node.wire import Contact
 EVICTION_FAILURES = 5  # libp2p and BEP 5 are less patient; the paper evicts after one (and is wrong on lossy links)
 BACKOFF_FIRST = 0.5  # s after the first failure; doubles with each further one
 BACKOFF_DOUBLINGS = 10  # beyond that the next is the cap anyway, and in an hour the power would overflow
-BACKOFF_MOST = 3.0  # s; so a healed network is whole again within a few seconds
+BACKOFF_EARLY = 3.0  # s; so a network that heals soon is whole again within a few seconds
+BACKOFF_SHARE = 0.2  # of a contact's silence, once that is more: who is long gone costs ever less
+BACKOFF_MOST = 60.0  # s; so a network that was cut for hours is one again within two minutes
 TIMEOUT_UNKNOWN = 0.5  # s while a contact's round-trip time is not known
 # s. Too short a timeout costs more than too long a one: suspects are not waited for again, whereas a busy machine, or a
 # link that has just become 150 ms slower, must not turn a whole neighbourhood suspect.
 TIMEOUT_LEAST, TIMEOUT_MOST = 0.3, 2.0
+SLOW_LEAST = 0.15  # s; who is overtaken costs one more RPC, so this may be shorter than the least timeout
 GAIN, DEVIATION_GAIN = 1 / 8, 1 / 4  # Jacobson 1988, as in RFC 6298 section 2
 RTT_FACTOR = 3.0  # timeouts are about three round trips (Rhea 2004 keeps to mean + 4 deviations; the larger wins)
 
@@ -54,6 +59,7 @@ class Entry:
     answered_at: float = 0.0
     steady_since: float = 0.0
     retry_at: float = 0.0
+    failing_since: float = 0.0
     rtt: float = 0.0  # smoothed round-trip time in seconds, 0 while unknown
     deviation: float = 0.0
 
@@ -68,6 +74,12 @@ class Entry:
             return unknown
         wait = max(RTT_FACTOR * self.rtt, self.rtt + 4 * self.deviation)
         return min(TIMEOUT_MOST, max(TIMEOUT_LEAST, wait))
+
+    def soft_timeout(self, unknown: float = TIMEOUT_UNKNOWN) -> float:
+        """After how long its answer is later than usual, in seconds."""
+        if not self.rtt:
+            return unknown
+        return min(self.timeout(unknown), max(SLOW_LEAST, self.rtt + 4 * self.deviation))
 
     def measure(self, rtt: float) -> None:
         """Take one more round trip into account (RFC 6298)."""
@@ -93,6 +105,18 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """How many contacts may come from one subnet of advertised addresses (S/Kademlia 2007; libp2p does alike); 0: any.
+
+    ``subnet_of`` names an address's subnet, or is empty for addresses to which no limit applies.
+    """
+
+    bucket: int = 0
+    table: int = 0
+    subnet_of: Callable[[str], str] = str
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What `heard` changed.
 
@@ -108,17 +132,39 @@ class Heard:
         return self.new or self.restarted or self.missed_since is not None
 
 
+NOTHING = Heard()
+
+
+def back_off(failures: int, silence: float) -> float:
+    """Seconds until a contact that failed so often in a row, the first time ``silence`` seconds ago, is tried again."""
+    early = min(BACKOFF_EARLY, BACKOFF_FIRST * (1 << min(failures - 1, BACKOFF_DOUBLINGS)))
+    return min(BACKOFF_MOST, max(early, BACKOFF_SHARE * silence))
+
+
+def _nearest(target: int, count: int, contacts: dict[int, Contact]) -> list[Contact]:
+    """The ``count`` contacts nearest to ``target``. Distances name their contacts: XOR is a bijection."""
+    ranked = sorted([number ^ target for number in contacts])
+    return [contacts[distance ^ target] for distance in ranked[:count]]
+
+
 class RoutingTable:
     """All contacts of one node. ``own`` is its identifier, ``k`` the size of a bucket."""
 
-    def __init__(self, own: bytes, k: int) -> None:
+    def __init__(self, own: bytes, k: int, limits: Limits | None = None) -> None:
         self.own = own
         self.k = k
+        self._limits = limits or Limits()
         self._number = as_int(own)
         self._buckets = [Bucket(0, 1 << BITS)]
         self._lows = [0]
         self._by_id: dict[bytes, Entry] = {}  # those in buckets, not the spares
         self._at_address: dict[tuple[str, int], bytes] = {}
+        self._ranks: list[int] = []  # the distances of those in buckets to us, sorted
+        self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
+        self._alive: dict[int, Contact] | None = None  # by identifier; None: to be made anew
+        self._fit: dict[int, Contact] | None = None
+        self._suspects: set[bytes] | None = None  # only asked, never iterated
+        self._silent_from = 0.0  # nobody can have been silent for long before that
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -141,15 +187,15 @@ class RoutingTable:
     def answered(self, contact: Contact, now: float, *, rtt: float, incarnation: int = 0) -> Heard:
         """Note that a contact answered us after ``rtt`` seconds."""
         if contact.id == self.own:
-            return Heard()
+            return NOTHING
         entry = self._by_id.get(contact.id)
         if entry is None:
             entry = Entry(contact, as_int(contact.id), now, verified=True, incarnation=incarnation)
             entry.answered_at = entry.steady_since = now
             entry.measure(rtt)
             self._expel_address(contact)
-            return Heard(new=self._admit(entry))
-        if entry.contact != contact:
+            return Heard(new=True) if self._admit(entry) else NOTHING
+        if entry.contact is not contact and entry.contact != contact:
             self._move(entry, contact)
         return self._refresh(entry, now, rtt, incarnation)
 
@@ -159,7 +205,7 @@ class RoutingTable:
             return False
         entry = self._by_id.get(contact.id)
         if entry is None:
-            self._admit(Entry(contact, as_int(contact.id), now))
+            self._request_of_stranger(contact, now)
             return False
         if entry.contact != contact:
             return False  # an identity moves only when the new address has answered
@@ -178,8 +224,11 @@ class RoutingTable:
         if entry is None:
             self._bucket_of(as_int(identifier)).spares.pop(identifier, None)
             return
+        if not entry.failures:
+            entry.failing_since = now
+            self._changed()
         entry.failures += 1
-        entry.retry_at = now + min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(entry.failures - 1, BACKOFF_DOUBLINGS))
+        entry.retry_at = now + back_off(entry.failures, now - entry.failing_since)
         if entry.failures >= EVICTION_FAILURES:
             self._replace(entry)
 
@@ -187,32 +236,51 @@ class RoutingTable:
 
     def closest(self, target: bytes, count: int, *, but: bytes = b"") -> list[Contact]:
         """The ``count`` contacts nearest to ``target`` that are alive, nearest first; ``but`` is left out."""
-        return self._nearest(target, count, (e for e in self._by_id.values() if e.alive and e.contact.id != but))
+        nearest = _nearest(as_int(target), count + 1 if but else count, self._those_alive())
+        return [contact for contact in nearest if contact.id != but][:count] if but else nearest
 
     def seeds(self, target: bytes, count: int) -> list[Contact]:
         """Where a lookup starts: those alive or not tried yet. Suspects only if there is nobody else."""
-        fit = [e for e in self._by_id.values() if not e.failures]
-        return self._nearest(target, count, fit or self._by_id.values())
+        if self._fit is None:
+            self._fit = {e.number: e.contact for e in self._by_id.values() if not e.failures}
+        return _nearest(as_int(target), count, self._fit or {e.number: e.contact for e in self._by_id.values()})
 
     def alive(self) -> int:
         """How many contacts answered when they were last asked."""
-        return sum(1 for entry in self._by_id.values() if entry.alive)
+        return len(self._those_alive())
 
     def is_suspect(self, identifier: bytes) -> bool:
         """Whether that contact failed when it was last asked."""
         entry = self._by_id.get(identifier)
         return entry is not None and entry.failures > 0
 
+    def suspects(self) -> Container[bytes]:
+        """Identifiers of the contacts that failed when they were last asked."""
+        if self._suspects is None:
+            self._suspects = {i for i, e in self._by_id.items() if e.failures}
+        return self._suspects
+
     def due(self, now: float, limit: int) -> list[Entry]:
         """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up."""
+        if len(self._those_alive()) == len(self._by_id):
+            return []
         waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
         for bucket in self._buckets:
             if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
                 waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
         return heapq.nsmallest(limit, waiting, key=lambda e: e.retry_at)
 
+    def hurry(self, now: float) -> None:
+        """Make all suspects due: one that was silent for long answers again, so whatever cut us off may be over."""
+        for entry in self._by_id.values():
+            if entry.failures:
+                entry.retry_at = min(entry.retry_at, now)
+
     def unheard(self, now: float, age: float, limit: int) -> list[Entry]:
         """Contacts that pass for alive and from which nothing came for ``age`` seconds, the longest silent first."""
+        if now < self._silent_from:
+            return []
+        self._silent_from = min((e.seen for e in self._by_id.values() if e.alive), default=now) + age
         silent = [e for e in self._by_id.values() if e.alive and now - e.seen >= age and e.retry_at <= now]
         return heapq.nsmallest(limit, silent, key=lambda e: e.seen)
 
@@ -224,13 +292,27 @@ class RoutingTable:
         """Note that something was looked up in the range of ``target``."""
         self._bucket_of(as_int(target)).refreshed = now
 
+    def _request_of_stranger(self, contact: Contact, now: float) -> None:
+        number = as_int(contact.id)
+        bucket = self._bucket_of(number)
+        spare = bucket.spares.get(contact.id)
+        if spare is not None and spare.verified and len(bucket.entries) >= self.k:
+            spare.seen = now  # as it stood: the place that it did not get is still taken
+            bucket.spares[contact.id] = bucket.spares.pop(contact.id)
+            return
+        self._admit(Entry(contact, number, now))
+
     # --- inside ----------------------------------------------------------------------------------
 
-    @staticmethod
-    def _nearest(target: bytes, count: int, entries: Iterable[Entry]) -> list[Contact]:
-        number = as_int(target)
-        ranked = sorted([(e.number ^ number, e.contact) for e in entries], key=itemgetter(0))
-        return [contact for _, contact in ranked[:count]]
+    def _those_alive(self) -> dict[int, Contact]:
+        if self._alive is None:
+            self._alive = {e.number: e.contact for e in self._by_id.values() if e.alive}
+        return self._alive
+
+    def _changed(self) -> None:
+        """Who is alive, or where, is not what it was."""
+        self._alive = self._fit = self._suspects = None
+        self._silent_from = 0.0
 
     def _bucket_of(self, number: int) -> Bucket:
         return self._buckets[bisect.bisect_right(self._lows, number) - 1]
@@ -240,7 +322,7 @@ class RoutingTable:
         while len(bucket.entries) >= self.k and self._may_split(bucket, entry.number):
             self._split(bucket)
             bucket = self._bucket_of(entry.number)
-        if len(bucket.entries) >= self.k and not self._make_room(bucket, entry):
+        if self._crowded(bucket, entry) or (len(bucket.entries) >= self.k and not self._make_room(bucket, entry)):
             self._keep_spare(bucket, entry)
             return False
         bucket.spares.pop(entry.contact.id, None)
@@ -250,6 +332,9 @@ class RoutingTable:
     def _insert(self, bucket: Bucket, entry: Entry) -> None:
         bucket.entries[entry.contact.id] = entry
         self._by_id[entry.contact.id] = entry
+        bisect.insort(self._ranks, entry.number ^ self._number)
+        self._count_subnet(entry.contact, 1)
+        self._changed()
         if entry.verified:
             self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
 
@@ -257,34 +342,49 @@ class RoutingTable:
         identifier = entry.contact.id
         self._bucket_of(entry.number).entries.pop(identifier, None)
         self._by_id.pop(identifier, None)
+        self._ranks.remove(entry.number ^ self._number)
+        self._count_subnet(entry.contact, -1)
+        self._changed()
         address = (entry.contact.host, entry.contact.port)
         if self._at_address.get(address) == identifier:
             del self._at_address[address]
 
     def _refresh(self, entry: Entry, now: float, rtt: float, incarnation: int) -> Heard:
-        heard = Heard(
-            new=not entry.verified,
-            restarted=bool(entry.incarnation) and incarnation != entry.incarnation,
-            missed_since=entry.answered_at if entry.verified and entry.failures else None,
-        )
+        heard = NOTHING
+        if not entry.verified or entry.failures or incarnation != entry.incarnation:
+            heard = Heard(
+                new=not entry.verified,
+                restarted=bool(entry.incarnation) and incarnation != entry.incarnation,
+                missed_since=entry.answered_at if entry.verified and entry.failures else None,
+            )
+            self._settle(entry, heard, now, incarnation)
+        entry.seen = entry.answered_at = now
+        entry.measure(rtt)
+        entries = self._bucket_of(entry.number).entries
+        entries[entry.contact.id] = entries.pop(entry.contact.id)  # to the end: most recently seen
+        return heard
+
+    def _settle(self, entry: Entry, heard: Heard, now: float, incarnation: int) -> None:
+        """Take down that a contact is alive in this incarnation, which was not known of it."""
         if heard:
             entry.steady_since = now
         if heard.restarted:
             entry.rtt = 0.0  # what was measured last was mostly its absence
         entry.verified, entry.failures, entry.incarnation = True, 0, incarnation
-        entry.seen = entry.answered_at = now
-        entry.measure(rtt)
         self._expel_address(entry.contact)
         self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
-        entries = self._bucket_of(entry.number).entries
-        entries[entry.contact.id] = entries.pop(entry.contact.id)  # to the end: most recently seen
-        return heard
+        self._changed()
 
     def _move(self, entry: Entry, contact: Contact) -> None:
         address = (entry.contact.host, entry.contact.port)
         if self._at_address.get(address) == contact.id:
             del self._at_address[address]
+        self._expel_address(contact)
+        self._at_address[contact.host, contact.port] = contact.id
+        self._count_subnet(entry.contact, -1)
+        self._count_subnet(contact, 1)
         entry.contact = contact
+        self._changed()
 
     def _expel_address(self, contact: Contact) -> None:
         """Remove whoever else was known at this address: it has a new identity now."""
@@ -297,8 +397,21 @@ class RoutingTable:
             return False
         if bucket.covers(self._number):
             return True
-        closer = sum(1 for e in self._by_id.values() if e.number ^ self._number < number ^ self._number)
-        return closer < self.k
+        return bisect.bisect_left(self._ranks, number ^ self._number) < self.k
+
+    def _crowded(self, bucket: Bucket, entry: Entry) -> bool:
+        """Whether too many contacts of its subnet are here already."""
+        subnet = self._limits.subnet_of(entry.contact.host) if self._limits.bucket or self._limits.table else ""
+        if not subnet:
+            return False
+        near = sum(1 for e in bucket.entries.values() if self._limits.subnet_of(e.contact.host) == subnet)
+        everywhere = self._subnets.get(subnet, 0)
+        return 0 < self._limits.bucket <= near or 0 < self._limits.table <= everywhere
+
+    def _count_subnet(self, contact: Contact, change: int) -> None:
+        if self._limits.table:
+            subnet = self._limits.subnet_of(contact.host)
+            self._subnets[subnet] = self._subnets.get(subnet, 0) + change
 
     def _split(self, bucket: Bucket) -> None:
         middle = (bucket.low + bucket.high) // 2
@@ -334,7 +447,7 @@ class RoutingTable:
     def _replace(self, entry: Entry) -> None:
         """Put the newest verified spare into the place of a contact that was given up; without one it stays."""
         bucket = self._bucket_of(entry.number)
-        spare = next((e for e in reversed(bucket.spares.values()) if e.verified), None)
+        spare = next((e for e in reversed(bucket.spares.values()) if e.verified and not self._crowded(bucket, e)), None)
         if spare is None:
             return
         del bucket.spares[spare.contact.id]

@@ -13,7 +13,8 @@ HOUR = 3600.0
 class Settings:
     """Durations in seconds. k and alpha: Maymounkov and Mazières 2002; tRepublish, tExpire, tRefresh: XLattice.
 
-    ``rpc_timeout`` holds for contacts whose round-trip time is not known yet.
+    ``rpc_timeout`` holds for contacts whose round-trip time is not known yet. ``cache`` is the longest life of a copy on
+    a lookup's path, 0 for none. ``paths`` are disjoint (S/Kademlia). ``subnet_*`` are contacts of one public subnet.
     """
 
     k: int = 20
@@ -23,3 +24,7 @@ class Settings:
     refresh: float = HOUR
     expire: float = 24 * HOUR
     rpc_timeout: float = TIMEOUT_UNKNOWN
+    cache: float = 60.0  # s; a key that is written again may be read stale for so long
+    paths: int = 1
+    subnet_bucket: int = 3  # libp2p's diversity filter allows 2 to 3
+    subnet_table: int = 10

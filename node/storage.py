@@ -4,7 +4,10 @@ Time is an argument: wall-clock seconds, as in `Record.expires_at`, unless it is
 
 The newest (version, publisher) wins. Republishing never prolongs a record's life: expiry is part of the record. Two
 quotas bound the store, by count and by bytes of values; a record that does not fit is refused, and nothing that was
-acknowledged is dropped for it.
+acknowledged is dropped for it. No publisher gets more than PUBLISHER_SHARE of either.
+
+A *cached* copy, left on a lookup's path, lives shorter than its record and is neither republished nor handed over, nor
+saved. The record itself takes its place when it comes.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from node.wire import Held, Record
 
 MOST_RECORDS = 100_000
 MOST_BYTES = 256 * 2**20  # of values
+PUBLISHER_SHARE = 0.5  # of either; few clients have few gateways, and the gateway is the publisher
 
 
 @dataclass(slots=True)
@@ -26,12 +30,31 @@ class Kept:
     record: Record
     stored_at: float  # monotonic seconds
     republish_at: float
+    cached: bool = False
+
+
+@dataclass(slots=True)
+class _Share:
+    """How much somebody has."""
+
+    records: int = 0
+    bytes: int = 0
+
+    def has_room(self, size: int, records: int, most: _Share, share: float) -> bool:
+        """Whether so many more bytes and records fit into that share of ``most``. What does not grow always fits."""
+        fits = self.bytes + size <= most.bytes * share or size <= 0
+        return fits and (self.records + records <= most.records * share or records <= 0)
 
 
 class Storage(Protocol):
     """Where a node keeps its records."""
 
-    def put(self, record: Record, *, wall: float, now: float, republish_at: float) -> str:
+    @property
+    def size(self) -> int:
+        """Bytes of the values that are kept."""
+        ...
+
+    def put(self, record: Record, *, wall: float, now: float, republish_at: float, cached: bool = False) -> str:
         """Keep ``record``; an empty string if it (or a newer one) is kept, else why not."""
         ...
 
@@ -59,26 +82,43 @@ class MemoryStorage:
 
     def __init__(self, *, most_records: int = MOST_RECORDS, most_bytes: int = MOST_BYTES) -> None:
         self._kept: dict[bytes, Kept] = {}
-        self._bytes = 0
-        self._most_records, self._most_bytes = most_records, most_bytes
+        self._total = _Share()
+        self._by_publisher: dict[bytes, _Share] = {}
+        self._most = _Share(most_records, most_bytes)
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def put(self, record: Record, *, wall: float, now: float, republish_at: float) -> str:
+    @property
+    def size(self) -> int:
+        """See `Storage.size`."""
+        return self._total.bytes
+
+    def put(self, record: Record, *, wall: float, now: float, republish_at: float, cached: bool = False) -> str:
         """See `Storage.put`."""
         if record.expires_at <= wall:
             return "it has expired"
         old = self._kept.get(record.key)
-        if old is not None and _rank(old.record) >= _rank(record):
+        if old is not None and not _replaces(record, old, cached=cached):
             old.republish_at = republish_at  # somebody has just republished it: no need to do it as well
             return ""
-        grown = self._bytes + len(record.value) - (len(old.record.value) if old else 0)
-        if grown > self._most_bytes or (old is None and len(self._kept) >= self._most_records):
-            return "this node's store is full"
-        if why := self._write(record):
+        if why := self._refused(record, old):
             return why
-        self._keep(record, now=now, republish_at=republish_at)
+        if not cached and (why := self._write(record)):
+            return why
+        self._keep(record, now=now, republish_at=republish_at, cached=cached)
+        return ""
+
+    def _refused(self, record: Record, old: Kept | None) -> str:
+        """Why there is no room for a record in the place of ``old``; empty if there is."""
+        size = len(record.value)
+        gone = len(old.record.value) if old else 0
+        if not self._total.has_room(size - gone, 0 if old else 1, self._most, 1.0):
+            return "this node's store is full"
+        same = old is not None and old.record.publisher == record.publisher
+        share = self._by_publisher.get(record.publisher, _Share())
+        if not share.has_room(size - (gone if same else 0), 0 if same else 1, self._most, PUBLISHER_SHARE):
+            return "this publisher's share of this node's store is full"
         return ""
 
     def get(self, key: bytes, *, wall: float) -> Record | None:
@@ -95,16 +135,29 @@ class MemoryStorage:
         dead = [key for key, kept in self._kept.items() if kept.record.expires_at <= wall]
         self._erase(dead)
         for key in dead:
-            self._bytes -= len(self._kept.pop(key).record.value)
+            self._drop(key)
         return len(dead)
 
     def close(self) -> None:
         """See `Storage.close`."""
 
-    def _keep(self, record: Record, *, now: float, republish_at: float) -> None:
-        old = self._kept.get(record.key)
-        self._bytes += len(record.value) - (len(old.record.value) if old else 0)
-        self._kept[record.key] = Kept(record, now, republish_at)
+    def _keep(self, record: Record, *, now: float, republish_at: float, cached: bool = False) -> None:
+        self._drop(record.key)
+        self._kept[record.key] = Kept(record, now, republish_at, cached)
+        for share in (self._total, self._by_publisher.setdefault(record.publisher, _Share())):
+            share.records += 1
+            share.bytes += len(record.value)
+
+    def _drop(self, key: bytes) -> None:
+        old = self._kept.pop(key, None)
+        if old is None:
+            return
+        publisher = old.record.publisher
+        for share in (self._total, self._by_publisher[publisher]):
+            share.records -= 1
+            share.bytes -= len(old.record.value)
+        if not self._by_publisher[publisher].records:
+            del self._by_publisher[publisher]
 
     def _write(self, record: Record) -> str:
         """Save a record where it outlives the process; an empty string, or why it cannot be."""
@@ -114,8 +167,15 @@ class MemoryStorage:
         """Forget saved records."""
 
 
-def _rank(record: Record) -> tuple[int, bytes]:
-    return record.version, record.publisher
+def _replaces(new: Record, old: Kept, *, cached: bool) -> bool:
+    """Whether a record takes the place of what is kept.
+
+    A copy never takes that of a record, whatever its version: it would leave nothing behind when it ends.
+    """
+    if cached and not old.cached:
+        return False
+    one, other = (new.version, new.publisher), (old.record.version, old.record.publisher)
+    return one > other or (one == other and old.cached and (not cached or new.expires_at > old.record.expires_at))
 
 
 def held(storage: Storage) -> tuple[Held, ...]:

@@ -9,6 +9,9 @@
   that is how a dead destination looks behind Toxiproxy.
 - Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
   answer no more than MOST_WAITING requests are sent.
+- A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
+  are taken; one more costs the one that is idle for longest its place, those that never sent a whole frame first.
+- A connection on which nothing happens, or whose frame does not come to its end, is closed.
 - Any frame that cannot be decoded closes its connection and is counted.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +31,7 @@ from node.environment import Done
 from node.errors import ListenError, RpcDisconnected, RpcError, RpcRefused, RpcTimeout, WireError
 from node.wire import (
     Answer,
+    Body,
     Contact,
     Envelope,
     ForeignClusterError,
@@ -40,12 +45,24 @@ from node.wire import (
 
 BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
 POOL = 16  # outgoing connections
+MOST_INCOMING = 4096  # connections, or what the descriptors allow
+SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
+IN_WORK = 512  # requests of one connection that have no answer yet
+IDLE_OUT, IDLE_IN = (
+    120.0,
+    600.0,
+)  # s without a frame; clients may be slower than nodes, which check contacts every minute
+FRAME_TIME = 30.0  # s from a frame's first byte to its last
+TIDY = 5.0  # s between two looks for such connections
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
 SWEEP = 0.02  # s at least between two looks at the deadlines
+STALL = 0.1  # s by which a look that is late is put off once more
 LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
 CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
+
+COUNTED = ("bytes_in", "bytes_out", "malformed", "foreign", "uninvited", "crowded_out", "closed_idle")
 
 Handler = Callable[[Sender | None, Request, Callable[[Answer], None]], None]
 Egress = tuple[str, int] | None
@@ -55,7 +72,7 @@ class LoopClock:
     """See `environment.Clock`: the time of an event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self.loop = loop
 
     def monotonic(self) -> float:
         return time.monotonic()
@@ -64,7 +81,7 @@ class LoopClock:
         return time.time()
 
     def call_later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
-        return self._loop.call_later(delay, call)
+        return self.loop.call_later(delay, call)
 
 
 @dataclass(slots=True, eq=False)
@@ -89,27 +106,48 @@ class Frames(asyncio.Protocol):
         self._owner = owner
         self._reader = FrameReader()
         self.wire: asyncio.Transport | None = None
+        self.used_at = owner.loop.time()
+        self.frames = 0
+        self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
-        self._owner.count["bytes_in"] += len(data)
+        owner = self._owner
+        owner.count["bytes_in"] += len(data)
         try:
             for body in self._reader.feed(data):
-                self.received(decode(body, self._owner.cluster))
+                envelope = decode(body, owner.cluster)
+                owner.count_kind(owner.kinds_in, envelope.message, len(body))
+                self.frames += 1
+                self.received(envelope)
         except WireError as error:
-            self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
+            owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
             self.abort()
+            return
+        self.used_at = owner.loop.time()
+        if self._reader.waiting:
+            self.partial_since = self.partial_since or self.used_at
+        else:
+            self.partial_since = 0.0
 
-    def send(self, frame: bytes) -> None:
-        if self.wire is not None and not self.wire.is_closing():
-            self._owner.count["bytes_out"] += len(frame)
-            self.wire.write(frame)
+    def send(self, envelope: Envelope) -> None:
+        """Raises WireError if it is too long."""
+        frame = encode(envelope)
+        wire, owner = self.wire, self._owner
+        if wire is not None and not wire.is_closing():
+            owner.count["bytes_out"] += len(frame)
+            owner.count_kind(owner.kinds_out, envelope.message, len(frame))
+            wire.write(frame)
 
     def abort(self) -> None:
         if self.wire is not None:
             self.wire.abort()
+
+    def stuck(self, now: float) -> bool:
+        """Whether a frame does not come to its end."""
+        return bool(self.partial_since) and now - self.partial_since >= FRAME_TIME
 
     def received(self, envelope: Envelope) -> None:
         raise NotImplementedError
@@ -121,36 +159,61 @@ class Incoming(Frames):
     `Outgoing` has no such rule: if both ends waited for each other to read, both would wait for ever.
     """
 
+    def __init__(self, owner: TcpTransport) -> None:
+        super().__init__(owner)
+        self._in_work = 0
+        self._paused = 0  # reasons for which it is not read from
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._owner.incoming[self] = None
         if not self._owner.admits(transport.get_extra_info("peername")):
             self._owner.count["uninvited"] += 1
             self.abort()
+            return
+        self._owner.make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._owner.incoming.pop(self, None)
 
     def pause_writing(self) -> None:
-        if self.wire is not None:
-            self.wire.pause_reading()
+        self._pause()
 
     def resume_writing(self) -> None:
-        if self.wire is not None and not self.wire.is_closing():
+        self._resume()
+
+    def _pause(self) -> None:
+        self._paused += 1
+        if self._paused == 1 and self.wire is not None and not self.wire.is_closing():
+            self.wire.pause_reading()
+
+    def _resume(self) -> None:
+        self._paused -= 1
+        if not self._paused and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
 
+    def idle(self) -> bool:
+        """Whether no request of it is in work."""
+        return not self._in_work
+
     def received(self, envelope: Envelope) -> None:
-        message = envelope.message
+        message, rid = envelope.message, envelope.rid
         if not isinstance(message, Request):
             raise WireError(f"a {type(message).__name__} is no request")
-        self._owner.handler(envelope.sender, message, lambda answer: self._answer(envelope.rid, answer))
+        self._in_work += 1
+        if self._in_work == IN_WORK:
+            self._pause()
+        self._owner.handler(envelope.sender, message, lambda answer: self._answer(rid, answer))
 
     def _answer(self, rid: int, answer: Answer) -> None:
+        owner = self._owner
         try:
-            frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, answer))
+            self.send(Envelope(owner.cluster, rid, owner.sender, answer))
         except WireError as error:
-            frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, Refusal(str(error))))
-        self.send(frame)
+            self.send(Envelope(owner.cluster, rid, owner.sender, Refusal(str(error))))
+        if self._in_work == IN_WORK:
+            self._resume()
+        self._in_work -= 1
 
 
 class Outgoing(Frames):
@@ -166,7 +229,7 @@ class Outgoing(Frames):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.stood_at = time.monotonic()
+        self.stood_at = self.used_at = self._owner.loop.time()
         queue, self.queue = self.queue, []
         for pending in queue:
             if not pending.timed_out:
@@ -179,11 +242,11 @@ class Outgoing(Frames):
         if self.wire is None:
             self.queue.append(pending)
             return
-        rid = next(self._owner.rids)
-        frame = encode(Envelope(self._owner.cluster, rid, self._owner.sender, pending.message))
-        self.waiting[rid] = pending
+        owner = self._owner
+        rid = next(owner.rids)
         pending.connection, pending.rid, pending.sent_at = self, rid, time.monotonic()
-        self.send(frame)
+        self.send(Envelope(owner.cluster, rid, owner.sender, pending.message))
+        self.waiting[rid] = pending
 
     def idle(self) -> bool:
         """Whether nobody waits for anything on it; requests that have timed out do not count."""
@@ -203,11 +266,17 @@ class Outgoing(Frames):
 
     def met_nobody(self) -> bool:
         """Whether it was closed at once after dialling."""
-        return not self.answered and time.monotonic() - self.stood_at < FRESH
+        return not self.answered and self._owner.loop.time() - self.stood_at < FRESH
 
 
 def _refuse_all(sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:  # noqa: ARG001
     reply(Refusal("this node does not serve yet"))
+
+
+def _most_incoming() -> int:
+    """How many incoming connections the limit on descriptors leaves room for."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(MOST_INCOMING, descriptors - SPARE_DESCRIPTORS))
 
 
 @dataclass
@@ -223,11 +292,14 @@ class TcpTransport:
     egress: Egress
     handler: Handler = _refuse_all
     admitted: tuple[IPv4Network | IPv6Network, ...] = ()
-    count: dict[str, int] = field(
-        default_factory=lambda: dict.fromkeys(("bytes_in", "bytes_out", "malformed", "foreign", "uninvited"), 0)
-    )
+    connections: int = POOL
+    count: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
 
     def __post_init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.kinds_in: dict[type[Body], list[int]] = {}  # by kind: frames and bytes
+        self.kinds_out: dict[type[Body], list[int]] = {}
+        self.most_incoming = _most_incoming()
         self.rids = itertools.count(1)
         self.incoming: dict[Incoming, None] = {}
         self._pool: dict[tuple[str, int], Outgoing] = {}  # least recently used first
@@ -236,17 +308,18 @@ class TcpTransport:
         self._dials: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._tidier: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
         self._closed = False
 
     async def listen(self) -> None:
         """Serve at the advertised address. Raises ListenError."""
-        self._loop = asyncio.get_running_loop()
         host, port = self.sender.contact.host, self.sender.contact.port
         try:
-            self._server = await self._loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
+            self._server = await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
         except OSError as error:
             raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        self._tidier = self.loop.call_later(TIDY, self._tidy)
 
     async def close(self) -> None:
         """Stop serving and close every connection."""
@@ -255,6 +328,8 @@ class TcpTransport:
         self._closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
+        if self._tidier is not None:
+            self._tidier.cancel()
         for task in self._dials:
             task.cancel()
         for connection in [*self._pool.values(), *self.incoming]:
@@ -266,7 +341,22 @@ class TcpTransport:
 
     def counters(self) -> dict[str, int]:
         """See `Transport.counters`."""
-        return {**self.count, "connections_in": len(self.incoming), "connections_out": len(self._pool)}
+        told = {**self.count, "connections_in": len(self.incoming), "connections_out": len(self._pool)}
+        for way, kinds in (("in", self.kinds_in), ("out", self.kinds_out)):
+            told |= {f"bytes_{way}.{kind.__name__}": size for kind, (_, size) in kinds.items()}
+            told |= {f"frames_{way}.{kind.__name__}": frames for kind, (frames, _) in kinds.items()}
+        return told
+
+    @staticmethod
+    def count_kind(kinds: dict[type[Body], list[int]], message: Body, size: int) -> None:
+        """Count one frame."""
+        kind = type(message)
+        if kind in kinds:
+            counts = kinds[kind]
+            counts[0] += 1
+            counts[1] += size
+        else:
+            kinds[kind] = [1, size]
 
     def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
         """See `Transport.send`."""
@@ -285,7 +375,7 @@ class TcpTransport:
             self._connection_to(pending.contact).submit(pending)
         except (RpcRefused, WireError) as error:
             refused = error if isinstance(error, RpcRefused) else RpcRefused(str(error))
-            self._loop.call_soon(self._fail, pending, refused)  # a caller is never called back before `send` returns
+            self.loop.call_soon(self._fail, pending, refused)  # a caller is never called back before `send` returns
 
     # --- connections -----------------------------------------------------------------------------
 
@@ -296,19 +386,43 @@ class TcpTransport:
             connection = Outgoing(self, address)
             self._dial(connection)
         self._pool[address] = connection
-        self._trim()
+        if len(self._pool) > self.connections:
+            self._trim()
         return connection
+
+    def make_room(self) -> None:
+        """If there are too many incoming connections, close the one that is of least use."""
+        if len(self.incoming) > self.most_incoming:
+            self.count["crowded_out"] += 1
+            least = min(self.incoming, key=lambda each: (not each.idle(), each.frames > 0, each.used_at))
+            del self.incoming[least]
+            least.abort()
+
+    def _tidy(self) -> None:
+        """Close what is idle or stuck."""
+        self._tidier = self.loop.call_later(TIDY, self._tidy)
+        now = self.loop.time()
+        for incoming in list(self.incoming):
+            if incoming.stuck(now) or (incoming.idle() and now - incoming.used_at >= IDLE_IN):
+                self._close_idle(incoming)
+        for outgoing in list(self._pool.values()):
+            if outgoing.stuck(now) or (outgoing.idle() and now - outgoing.used_at >= IDLE_OUT):
+                self._close_idle(outgoing)
+
+    def _close_idle(self, connection: Frames) -> None:
+        self.count["closed_idle"] += 1
+        connection.abort()
 
     def _trim(self) -> None:
         for address, connection in list(self._pool.items()):
-            if len(self._pool) <= POOL:
+            if len(self._pool) <= self.connections:
                 return
             if connection.idle() and connection.wire is not None:
                 del self._pool[address]
                 connection.wire.close()
 
     def _dial(self, connection: Outgoing) -> None:
-        task = self._loop.create_task(self._connect(connection))
+        task = self.loop.create_task(self._connect(connection))
         self._dials.add(task)
         task.add_done_callback(self._dials.discard)
 
@@ -317,7 +431,7 @@ class TcpTransport:
         if self.egress is not None:
             host, port = self.egress[0], port + self.egress[1]
         try:
-            await asyncio.wait_for(self._loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
+            await asyncio.wait_for(self.loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
         except (OSError, OverflowError, UnicodeError) as error:  # the last two: an address that cannot be one
             self._forget(connection)
             queue, connection.queue = connection.queue, []
@@ -372,11 +486,16 @@ class TcpTransport:
             self._sweeper = None
         if self._deadlines and not self._closed:
             self._sweep_at = max(time.monotonic() + SWEEP, self._deadlines[0][0])
-            self._sweeper = self._loop.call_later(self._sweep_at - time.monotonic(), self._sweep)
+            self._sweeper = self.loop.call_later(self._sweep_at - time.monotonic(), self._sweep)
 
     def _sweep(self) -> None:
+        now = time.monotonic()
+        if now - self._sweep_at >= STALL:  # it is we who are late: answers may be waiting to be read
+            self._sweep_at = now + SWEEP
+            self._sweeper = self.loop.call_later(SWEEP, self._sweep)
+            return
         try:
-            self._expire(time.monotonic())
+            self._expire(now)
         finally:
             self._schedule_sweep()
 

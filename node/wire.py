@@ -100,16 +100,23 @@ class Found(Message, frozen=True, tag=5):
 
 
 class Store(Message, frozen=True, tag=6):
-    """Keep this record until it expires."""
+    """Keep this record until it expires.
+
+    ``search``: answer as to a FIND_NODE of its key as well, so that a store need not ask the same nodes twice.
+    ``cached``: it is a copy on a lookup's path; do not republish it, nor hand it over.
+    """
 
     record: Record
+    search: bool = False
+    cached: bool = False
 
 
 class Stored(Message, frozen=True, tag=7):
-    """Whether it is kept; if not, why."""
+    """Whether it is kept; if not, why. ``contacts``, nearest first, if they were asked for."""
 
     kept: bool
     why: str = ""
+    contacts: Annotated[tuple[Contact, ...], msgspec.Meta(max_length=MOST_CONTACTS)] = ()
 
 
 # --- between clients and their gateway ----------------------------------------------------------
@@ -273,6 +280,12 @@ class FrameReader:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
+        self._needed = 0  # bytes without which nothing more is whole
+
+    @property
+    def waiting(self) -> bool:
+        """Whether part of a frame has come."""
+        return bool(self._buffer)
 
     def feed(self, data: bytes) -> list[bytes]:
         """All bodies that are whole now, in order.
@@ -280,16 +293,24 @@ class FrameReader:
         Raises:
             WireError: a frame announces more than FRAME_LIMIT bytes; the reader must not be used again.
         """
-        self._buffer += data
-        bodies, at = [], 0
-        while len(self._buffer) - at >= HEADER:
-            length = int.from_bytes(self._buffer[at : at + HEADER], "big")
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
+                return []  # no copy for every byte of a slow sender
+            data = bytes(self._buffer)
+            self._buffer.clear()
+        bodies, at, whole = [], 0, len(data)
+        self._needed = HEADER
+        while whole - at >= HEADER:
+            length = int.from_bytes(data[at : at + HEADER], "big")
             if length > FRAME_LIMIT:
                 raise WireError(f"a frame of {length} bytes is over the limit of {FRAME_LIMIT}")
             end = at + HEADER + length
-            if len(self._buffer) < end:
+            if whole < end:
+                self._needed = end - at
                 break
-            bodies.append(bytes(self._buffer[at + HEADER : end]))
+            bodies.append(data[at + HEADER : end])
             at = end
-        del self._buffer[:at]
+        if at < whole:
+            self._buffer += data[at:]
         return bodies

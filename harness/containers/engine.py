@@ -28,7 +28,15 @@ PROBE_TIMEOUT = 5.0  # s to find out whether one answers
 CONNECTIONS = 64
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 BUSY = frozenset((500, 502, 503, 504))  # answers of an engine that may do better the next time
-HOPELESS = ("no such image", "invalid", "not supported", "denied", "already in use by container", "overlaps")
+HOPELESS = (
+    "address already in use",
+    "no such image",
+    "invalid",
+    "not supported",
+    "denied",
+    "already in use by container",
+    "overlaps",
+)
 
 HOW_TO_GET_ONE = (
     "start one (Docker: `sudo systemctl start docker`; Podman: `systemctl --user start podman.socket`), install one "

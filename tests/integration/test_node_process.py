@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -313,6 +314,49 @@ def test_with_egress_every_contact_is_dialled_at_the_offset(nodes: Nodes) -> Non
     assert b"offset" in nodes.client(62).inspect(timeout=2.0).nonces
 
 
+# --- operation ----------------------------------------------------------------------------------
+
+
+def test_logs_are_an_object_a_line_if_asked(nodes: Nodes) -> None:
+    command = [*COMMAND, "serve", "--host", HOST, "--port", str(BASE), "--log-format", "json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, logged = process.communicate(timeout=10)
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert [line["event"] for line in lines] == ["serving", "leaving", "left"]
+    assert lines[0]["port"] == BASE
+    assert "loop_lag_most_us" in lines[2]
+    assert all(line["level"] == "info" and line["time"] > 0 for line in lines)
+
+
+def test_bytes_and_frames_are_counted_by_kind(nodes: Nodes) -> None:
+    nodes.network(3)
+    nodes.client(0).put(key("x"), b"v" * 500, timeout=5.0)
+    counters = nodes.client(0).inspect(timeout=2.0).counters
+    assert counters["frames_out.Store"] == counters["rpcs_out.Store"] == 2
+    assert counters["bytes_out.Store"] > 2 * 500
+    assert counters["frames_in.Stored"] == 2
+    assert counters["loop_lag_us"] >= 0
+    assert counters["store_bytes"] == 500
+
+
+def test_a_node_that_is_told_to_leave_hands_its_records_over(nodes: Nodes) -> None:
+    for number in range(6):
+        nodes.start(number, "--republish", "1h")
+    wait_until(lambda: all(nodes.knows(number, 4) for number in range(6)))
+    for n in range(10):
+        assert nodes.client(0).put(key(f"{n}"), b"v", timeout=5.0).acks == 4
+    assert nodes.end(5, signal.SIGTERM) == 0
+    holders = [0] * 10
+    for number in range(5):
+        held = {each.key for each in nodes.client(number).inspect(records=True, timeout=2.0).records}
+        for n in range(10):
+            holders[n] += key(f"{n}") in held
+    assert min(holders) == 4
+
+
 # --- strangers and garbage ----------------------------------------------------------------------
 
 
@@ -366,6 +410,39 @@ def test_slow_bytes_and_many_idle_connections_do_not_get_in_the_way(nodes: Nodes
         for byte in frame:
             slow.sendall(bytes([byte]))
         assert slow.recv(4)
+
+
+MANY = 10_000
+
+
+def test_ten_thousand_connections_and_all_garbage_at_once_leave_a_lookup_through_that_node_working(
+    nodes: Nodes,
+) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most < MANY + 500:
+        pytest.skip(f"this machine allows {most} descriptors, and the test needs {MANY + 500}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    nodes.network(4)
+    assert nodes.client(2).put(key("x"), b"value", timeout=5.0).acks == 4
+    frame = encode(Envelope(CLUSTER, 1, None, Ping()))
+    with contextlib.ExitStack() as stack:
+        for n in range(MANY):
+            sock = stack.enter_context(connected())
+            if n % 50 == 0:
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(list(GARBAGE.values())[n // 50 % len(GARBAGE)])
+            elif n % 7 == 0:
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(frame[: 1 + n % (len(frame) - 1)])  # truncated, or the first of slow bytes
+        fresh = Client(HOST, BASE, CLUSTER)  # one that comes when all places are taken
+        found = fresh.get(key("x"), timeout=5.0)
+        assert (found.found, found.value) == (True, b"value")
+        assert fresh.put(key("y"), b"new", timeout=5.0).acks == 4
+        counters = fresh.inspect(timeout=5.0).counters
+        fresh.close()
+    assert counters["connections_in"] <= 4096
+    assert counters["malformed"] >= 100
+    assert nodes.client(1).get(key("y"), timeout=5.0).value == b"new"
 
 
 def test_who_does_not_take_its_answers_is_not_read_from_any_more(nodes: Nodes) -> None:

@@ -3,11 +3,11 @@
 from collections import deque
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ids import distance, random_id
-from node.lookup import Lookup
+from node.lookup import DisjointLookup, Lookup
 from node.wire import Contact
 
 OWN = bytes(20)
@@ -35,6 +35,7 @@ def networks(seed: int, count: int, k: int) -> tuple[list[Contact], dict[bytes, 
     return everyone, knows, rng
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 120), st.sampled_from([1, 4, 8]), st.floats(0, 0.4))
 def test_it_finds_the_true_k_closest_that_live(seed: int, count: int, k: int, dead_share: float) -> None:
     everyone, knows, rng = networks(seed, count, max(k, 12))
@@ -54,6 +55,7 @@ def test_it_finds_the_true_k_closest_that_live(seed: int, count: int, k: int, de
     assert lookup.closest() == sorted(alive, key=lambda c: distance(c.id, target))[:k]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 80), st.integers(1, 5), st.integers(1, 5))
 def test_nobody_is_asked_twice_and_alpha_holds_until_beta_have_answered(
     seed: int, count: int, alpha: int, beta: int
@@ -139,3 +141,55 @@ def test_an_answer_of_somebody_who_was_never_heard_of_is_ignored() -> None:
     lookup = search([contact(1)])
     lookup.answered(contact(9), [contact(2)])
     assert lookup.queries() == [contact(1)]
+
+
+def test_a_slow_contact_takes_no_place_in_k_and_still_counts_when_it_answers() -> None:
+    lookup = search([contact(n) for n in range(1, 5)], k=2, alpha=2)
+    slow, quick = lookup.queries()
+    lookup.slow(slow)
+    assert lookup.queries() == [contact(3)], "the next closest is asked in its stead"
+    lookup.answered(quick)
+    lookup.answered(contact(3))
+    assert lookup.done, "nobody waits for the slow one"
+    lookup.answered(slow)
+    assert lookup.closest() == [slow, quick]
+
+
+def test_if_all_are_slow_the_lookup_waits_for_them() -> None:
+    lookup = search([contact(1)], k=2)
+    (only,) = lookup.queries()
+    lookup.slow(only)
+    assert not lookup.done
+    lookup.failed(only)
+    assert lookup.done
+
+
+def test_suspects_in_an_answer_are_ignored() -> None:
+    lookup = search([contact(9)], alpha=1)
+    (first,) = lookup.queries()
+    lookup.answered(first, [contact(1), contact(2)], suspects={contact(1).id})
+    assert lookup.queries() == [contact(2)]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.integers(20, 100), st.integers(2, 4), st.floats(0, 0.3))
+def test_disjoint_paths_share_nobody_and_liars_on_one_path_do_not_mislead_the_others(
+    seed: int, count: int, paths: int, liars: float
+) -> None:
+    everyone, knows, rng = networks(seed, count, 12)
+    lying = {c.id for c in everyone if rng.random() < liars}
+    target = random_id(rng)
+    lookup = DisjointLookup(target, OWN, everyone[:8], k=8, alpha=2, beta=2, paths=paths)
+    flight: list[Contact] = []
+    asked: list[bytes] = []
+    while not lookup.done:
+        new = lookup.queries()
+        asked += [c.id for c in new]
+        flight += new
+        one = flight.pop(rng.randrange(len(flight)))
+        told = [] if one.id in lying else sorted(knows[one.id], key=lambda c: distance(c.id, target))[:8]
+        lookup.answered(one, told)
+    assert len(asked) == len(set(asked)), "no contact on two paths"
+    found = lookup.closest()
+    assert found == sorted(found, key=lambda c: distance(c.id, target))
+    assert len(found) <= 8

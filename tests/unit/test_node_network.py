@@ -6,22 +6,15 @@ Black holes swallow messages, as Toxiproxy's do; dead nodes refuse. The same see
 from __future__ import annotations
 
 import hashlib
-import heapq
 import itertools
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
 from random import Random
-from typing import TypeVar
 
 import pytest
 
-from node.environment import Done
-from node.errors import RpcRefused, RpcTimeout
-from node.ids import distance, key_of
-from node.maintenance import Maintenance
-from node.peer import Peer
+from node.errors import RpcRefused
+from node.ids import key_of
 from node.settings import Settings
-from node.storage import MemoryStorage
+from node.virtual import HOST, Network
 from node.wire import (
     Answer,
     Contact,
@@ -35,199 +28,8 @@ from node.wire import (
     PingVia,
     Put,
     PutResult,
-    Request,
     Sender,
 )
-
-HOST = "h"
-
-A = TypeVar("A", bound=Answer)
-
-
-@dataclass
-class Timer:
-    """One call to come."""
-
-    call: Callable[[], None] | None
-
-    def cancel(self) -> None:
-        self.call = None
-
-
-class VirtualClock:
-    """Time that passes only when somebody runs it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._calls: list[tuple[float, int, Timer]] = []
-        self._order = itertools.count()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.now
-
-    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
-        timer = Timer(call)
-        heapq.heappush(self._calls, (self.now + delay, next(self._order), timer))
-        return timer
-
-    def run(self, seconds: float, until: Callable[[], object] = lambda: False) -> float:
-        """Let that much time pass, or less if ``until`` becomes true; how much it was."""
-        start, end = self.now, self.now + seconds
-        while not until() and self._calls and self._calls[0][0] <= end:
-            self.now, _, timer = heapq.heappop(self._calls)
-            if timer.call is not None:
-                timer.call()
-        if not until():
-            self.now = end
-        return self.now - start
-
-
-@dataclass
-class Network:
-    """Nodes at ports 1…n of one host, and what is between them."""
-
-    seed: int = 1
-    settings: Settings = field(default_factory=lambda: Settings(k=8))
-    latency: Callable[[int, int, Random], float] = lambda source, destination, rng: rng.uniform(0.001, 0.003)
-    cut: Callable[[int, int], bool] = lambda source, destination: False
-    clock: VirtualClock = field(default_factory=VirtualClock)
-    peers: dict[int, Peer] = field(default_factory=dict)
-    trace: list[tuple[float, int, int, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.rng = Random(self.seed)
-        self._lives = itertools.count(1)
-
-    @classmethod
-    def of(cls, count: int, **how: object) -> Network:
-        """So many nodes, all started at once, two seconds ago."""
-        network = cls(**how)  # type: ignore[arg-type]
-        for port in range(1, count + 1):
-            network.start(port)
-        network.clock.run(2.0)
-        return network
-
-    def start(self, port: int, identity: int | None = None) -> Peer:
-        """Start a node with an empty store; the first two are those through which all join."""
-        contact = Contact(key_of(b"node %d" % (identity or port)), HOST, port)
-        line = Line(self, Sender(contact, next(self._lives)))
-        peer = Peer(
-            contact,
-            self.settings,
-            clock=self.clock,
-            rng=Random(f"{self.seed} {port}"),
-            transport=line,
-            storage=MemoryStorage(),
-        )
-        line.peer = peer
-        self.peers[port] = peer
-        Maintenance(peer, [(HOST, other) for other in (1, 2) if other != port]).start()
-        return peer
-
-    def kill(self, port: int) -> None:
-        """It neither answers nor sends from now on."""
-        del self.peers[port]
-
-    def lacks(self) -> int:
-        """How many of their true k closest all nodes together do not have in their tables."""
-        return sum(len(self._lacks(peer)) for peer in self.peers.values())
-
-    def _lacks(self, peer: Peer) -> set[Contact]:
-        others = [other.contact for other in self.peers.values() if other is not peer]
-        closest = sorted(others, key=lambda c: distance(c.id, peer.contact.id))[: self.settings.k]
-        return set(closest) - {e.contact for e in peer.table.entries() if e.alive}
-
-    def holders(self, key: bytes) -> set[int]:
-        """The nodes that keep a record."""
-        return {port for port, peer in self.peers.items() if peer.storage.get(key, wall=self.clock.wall())}
-
-    def closest(self, key: bytes) -> set[int]:
-        """The nodes that should."""
-        ranked = sorted(self.peers, key=lambda port: distance(self.peers[port].contact.id, key))
-        return set(ranked[: self.settings.k])
-
-    def ask(self, port: int, request: Request, expected: type[A]) -> tuple[A, float]:
-        """A client's request to a node: the answer and the seconds that it took, 5 at most."""
-        answers: list[Answer] = []
-        self.peers[port].handle(None, request, answers.append)
-        took = self.clock.run(5.0, until=lambda: answers)
-        assert answers, "no answer within the client's 5 s"
-        assert isinstance(answers[0], expected)
-        return answers[0], took
-
-    def put(self, port: int, name: str, version: int = 0) -> tuple[PutResult, float]:
-        return self.ask(port, Put(key_of(name.encode()), name.encode(), version), PutResult)
-
-    def get(self, port: int, name: str) -> tuple[GetResult, float]:
-        return self.ask(port, Get(key_of(name.encode())), GetResult)
-
-    def store_all(self, names: Collection[str], ports: Collection[int] = ()) -> None:
-        """Store these, through these nodes in turn (default: all)."""
-        for name, port in zip(names, itertools.cycle(ports or sorted(self.peers)), strict=False):
-            result, _ = self.put(port, name)
-            assert result.acks == self.settings.k, result
-
-
-@dataclass
-class Line:
-    """One node's transport."""
-
-    network: Network
-    sender: Sender
-    peer: Peer | None = None
-
-    def counters(self) -> dict[str, int]:
-        return {}
-
-    @property
-    def _port(self) -> int:
-        return self.sender.contact.port
-
-    def _here(self) -> bool:
-        return self.network.peers.get(self._port) is self.peer
-
-    def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
-        if not self._here():
-            return  # killed
-        network, sent_at, open_ = self.network, self.network.clock.now, [True]
-
-        def landed(answer: Answer, sender: Sender) -> None:
-            if self._here():
-                open_.clear()
-                done(answer, sent_at, sender)
-
-        def timed_out() -> None:
-            if open_ and self._here():
-                done(RpcTimeout("no answer in time"), sent_at, None)
-
-        def refused() -> None:
-            open_.clear()
-            if self._here():
-                done(RpcRefused("nobody is there"), sent_at, None)
-
-        def arrived() -> None:
-            there = network.peers.get(contact.port)
-            if there is None:
-                refused()
-                return
-            line = there.transport
-            assert isinstance(line, Line)
-            there.handle(
-                self.sender, message, lambda answer: line.travel(self._port, lambda: landed(answer, line.sender))
-            )
-
-        network.trace.append((network.clock.now, self._port, contact.port, type(message).__name__))
-        network.clock.call_later(timeout, timed_out)
-        self.travel(contact.port, arrived)
-
-    def travel(self, destination: int, arrive: Callable[[], None]) -> None:
-        """Bring a message to another node, unless it is lost on the way."""
-        if not self.network.cut(self._port, destination):
-            delay = self.network.latency(self._port, destination, self.network.rng)
-            self.network.clock.call_later(delay, arrive)
 
 
 def halves(source: int, destination: int) -> bool:

@@ -3,11 +3,20 @@
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ids import BITS, as_int, distance, random_id
-from node.routing import BACKOFF_MOST, EVICTION_FAILURES, TIMEOUT_LEAST, TIMEOUT_MOST, Entry, RoutingTable
+from node.routing import (
+    BACKOFF_EARLY,
+    BACKOFF_MOST,
+    EVICTION_FAILURES,
+    TIMEOUT_LEAST,
+    TIMEOUT_MOST,
+    Entry,
+    Limits,
+    RoutingTable,
+)
 from node.wire import Contact
 
 OWN = bytes(20)
@@ -34,6 +43,7 @@ def fail(table: RoutingTable, who: Contact, times: int = EVICTION_FAILURES) -> N
 # --- against the oracle -------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 300), st.sampled_from([1, 2, 8, 20]))
 def test_the_true_k_closest_are_always_known(seed: int, count: int, k: int) -> None:
     rng = Random(seed)
@@ -45,6 +55,7 @@ def test_the_true_k_closest_are_always_known(seed: int, count: int, k: int) -> N
     assert table.closest(table.own, k) == truth
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 200), st.integers(1, 25))
 def test_closest_agrees_with_sorting_the_whole_table(seed: int, count: int, wanted: int) -> None:
     rng = Random(seed)
@@ -58,6 +69,7 @@ def test_closest_agrees_with_sorting_the_whole_table(seed: int, count: int, want
 events = st.lists(st.tuples(st.sampled_from(["answered", "requested", "failed"]), st.integers(1, 60)), max_size=200)
 
 
+@settings(deadline=None)
 @given(events, st.sampled_from([1, 3]))
 def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k: int) -> None:
     table, most = RoutingTable(OWN, k), 0
@@ -129,18 +141,22 @@ def test_a_suspect_is_neither_handed_out_nor_asked_while_others_can_be() -> None
     assert suspect not in table.seeds(OWN, 4)
 
 
-def test_suspects_are_pinged_again_with_a_bounded_back_off() -> None:
+def test_suspects_are_pinged_again_with_a_back_off_that_grows_with_their_silence() -> None:
     table = full_far_bucket()
-    suspect, pauses = contact(1), []
-    for _ in range(8):
-        table.failed(suspect.id, 100.0)
+    suspect, pauses, now = contact(1), [], 100.0
+    while now < 4000.0:
+        table.failed(suspect.id, now)
         entry = table.entry(suspect.id)
         assert entry is not None
-        pauses.append(entry.retry_at - 100.0)
-    assert pauses == sorted(pauses)
-    assert pauses[0] < 1.0
-    assert pauses[-1] == BACKOFF_MOST
-    assert [e.contact for e in table.due(100.0 + BACKOFF_MOST, 9)] == [suspect]
+        assert table.due(entry.retry_at - 0.01, 9) == []
+        assert [e.contact for e in table.due(entry.retry_at, 9)] == [suspect]
+        pauses.append((now - 100.0, round(entry.retry_at - now, 6)))
+        now = entry.retry_at
+    assert [pause for _, pause in pauses] == sorted(pause for _, pause in pauses)
+    assert pauses[0][1] < 1.0
+    assert all(pause <= BACKOFF_EARLY for silence, pause in pauses if silence <= 15.0), "a short cut heals soon"
+    assert pauses[-1][1] == BACKOFF_MOST
+    assert len(pauses) < 100, "the dead are not pinged every few seconds for ever"
 
 
 def test_a_contact_may_fail_for_days() -> None:
@@ -156,6 +172,40 @@ def test_a_request_of_a_suspect_makes_its_ping_due_at_once() -> None:
     assert table.due(5.0, 9) == []
     table.requested(suspect, 5.0)
     assert [e.contact for e in table.due(5.0, 9)] == [suspect]
+
+
+# --- subnets ------------------------------------------------------------------------------------
+
+
+def limited(k: int = 8, bucket: int = 2, table: int = 3) -> RoutingTable:
+    """A table that takes so many contacts of one first letter of their host."""
+    return RoutingTable(OWN, k, Limits(bucket, table, lambda host: host[0]))
+
+
+def test_one_subnet_gets_so_many_places_in_a_bucket_and_in_the_table() -> None:
+    table = limited(k=2)
+    for number in (1, 2, 3, FAR + 1, FAR + 2, FAR + 3):
+        table.answered(Contact(number.to_bytes(20, "big"), f"x{number}", 7), 0.0, rtt=0.01)
+    held = [e.contact for e in table.entries()]
+    assert len(held) == 3
+    assert all(len(bucket.entries) <= 2 for bucket in table.buckets())
+    table.answered(Contact((5).to_bytes(20, "big"), "y", 7), 0.0, rtt=0.01)
+    assert len(table) == 4, "another subnet is welcome"
+
+
+def test_addresses_without_a_subnet_know_no_limit() -> None:
+    table = RoutingTable(OWN, 8, Limits(1, 1, lambda host: ""))
+    for number in range(1, 6):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    assert len(table) == 5
+
+
+def test_a_place_that_becomes_free_is_free_for_its_subnet_again() -> None:
+    table = limited(bucket=1)
+    first, second = (Contact(n.to_bytes(20, "big"), "x", 7) for n in (1, 2))
+    table.answered(first, 0.0, rtt=0.01)
+    table.answered(second, 1.0, rtt=0.01)  # the same address with another identity
+    assert [e.contact for e in table.entries()] == [second]
 
 
 # --- identity -----------------------------------------------------------------------------------

@@ -75,14 +75,47 @@ def test_what_has_expired_is_refused(storage: Storage) -> None:
 
 
 def test_a_full_store_refuses_and_drops_nothing() -> None:
-    storage = MemoryStorage(most_records=1, most_bytes=10)
-    assert put(storage, record(b"12345")) == ""
-    assert "full" in put(storage, record(key=B))
+    storage = MemoryStorage(most_records=2, most_bytes=20)
+    assert put(storage, record(b"12345", publisher=A)) == ""
+    assert put(storage, record(b"12345", publisher=B, key=B)) == ""
+    assert "store is full" in put(storage, record(key=A))
     assert "full" in put(storage, record(b"12345678901", version=1))
     assert put(storage, record(b"1234567890", version=1)) == "", "a new version takes the place of the old one"
     found = storage.get(KEY, wall=0.0)
     assert found is not None
     assert found.value == b"1234567890"
+    assert (len(storage), storage.size) == (2, 15)
+
+
+def test_no_publisher_fills_a_store_alone() -> None:
+    storage = MemoryStorage(most_records=4, most_bytes=1000)
+    for n in range(2):
+        assert put(storage, record(key=bytes([n]) * 20, publisher=A)) == ""
+    assert "this publisher's share" in put(storage, record(key=KEY, publisher=A))
+    assert put(storage, record(key=KEY, publisher=B)) == ""
+    storage.expire(wall=100.0)
+    assert (len(storage), storage.size) == (0, 0)
+    assert put(storage, record(key=KEY, publisher=A, expires_at=200.0), wall=100.0) == "", "what expired counts no more"
+
+
+def test_a_cached_copy_gives_way_to_the_record_and_never_the_other_way(storage: Storage) -> None:
+    full, copy = record(version=1, expires_at=90.0), record(version=1, expires_at=5.0)
+    assert storage.put(copy, wall=0.0, now=0.0, republish_at=9.0, cached=True) == ""
+    assert [kept.cached for kept in storage.kept()] == [True]
+    put(storage, full)
+    assert [(kept.cached, kept.record) for kept in storage.kept()] == [(False, full)]
+    newer = record(b"new", version=2, expires_at=5.0)
+    storage.put(newer, wall=0.0, now=0.0, republish_at=9.0, cached=True)
+    assert [kept.record for kept in storage.kept()] == [full], "it would leave nothing behind when it ends"
+
+
+def test_a_cached_copy_is_not_saved(tmp_path: Path) -> None:
+    first = durable(tmp_path)
+    first.put(record(), wall=0.0, now=0.0, republish_at=9.0, cached=True)
+    first.close()
+    second = durable(tmp_path)
+    assert len(second) == 0
+    second.close()
 
 
 def test_records_in_a_file_survive_without_a_clean_end(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import contextlib
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.errors import WireError
@@ -56,6 +56,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     return [*pieces, data[at:]]
 
 
+@settings(deadline=None)
 @given(st.lists(envelopes, max_size=5), st.lists(st.integers(0, 60), max_size=30))
 def test_frames_survive_any_cutting_of_the_stream(sent: list[Envelope], sizes: list[int]) -> None:
     stream, reader = b"".join(encode(envelope) for envelope in sent), FrameReader()
@@ -63,6 +64,7 @@ def test_frames_survive_any_cutting_of_the_stream(sent: list[Envelope], sizes: l
     assert [decode(body, "c") for body in bodies] == sent
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400))
 def test_arbitrary_bytes_are_a_wire_error_and_nothing_else(body: bytes) -> None:
     try:
@@ -73,6 +75,7 @@ def test_arbitrary_bytes_are_a_wire_error_and_nothing_else(body: bytes) -> None:
         pytest.fail("random bytes were taken for a frame of cluster c")
 
 
+@settings(deadline=None)
 @given(envelopes, st.data())
 def test_one_changed_byte_never_raises_anything_but_a_wire_error(envelope: Envelope, data: st.DataObject) -> None:
     body = bytearray(encode(envelope)[HEADER:])

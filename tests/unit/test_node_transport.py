@@ -1,0 +1,138 @@
+"""The transport's limits, on loopback in one process: in-work, idle, stuck and surplus connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from node import transport as module
+from node.errors import RpcError
+from node.transport import TcpTransport
+from node.wire import HEADER, Answer, Contact, Envelope, Ping, Pong, Request, Sender, encode
+
+HOST, PORT = "127.20.249.2", 21500
+HERE = Sender(Contact(b"h" * 20, HOST, PORT), 1)
+
+Reply = Callable[[Answer], None]
+
+
+def run(test: Callable[[TcpTransport, list[Reply]], Awaitable[None]]) -> None:
+    """Run a test against a transport that keeps its requests' replies in a list, and answers none of them."""
+
+    async def whole() -> None:
+        transport, replies = TcpTransport(HERE, "c", None), list[Reply]()
+
+        def keep(_sender: Sender | None, _message: Request, reply: Reply) -> None:
+            replies.append(reply)
+
+        transport.handler = keep
+        await transport.listen()
+        try:
+            await asyncio.wait_for(test(transport, replies), 10.0)
+        finally:
+            await transport.close()
+
+    asyncio.run(whole())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop go on until it is so."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def ping(rid: int = 1) -> bytes:
+    return encode(Envelope("c", rid, None, Ping()))
+
+
+def test_too_many_requests_in_work_stop_the_reading_until_some_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "IN_WORK", 10)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        _, writer = await asyncio.open_connection(HOST, PORT)
+        for rid in range(10):
+            writer.write(ping(rid))
+        await until(lambda: len(replies) == 10)
+        for rid in range(10, 15):
+            writer.write(ping(rid))
+        await writer.drain()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert len(replies) == 10
+        for reply in list(replies):
+            reply(Pong(b"", 0))
+        await until(lambda: len(replies) == 15)
+        writer.close()
+
+    run(test)
+
+
+def test_one_connection_too_many_costs_the_one_that_never_sent_a_frame_its_place() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.most_incoming = 3
+        useful = await asyncio.open_connection(HOST, PORT)
+        useful[1].write(ping())
+        await until(lambda: replies)
+        replies[0](Pong(b"", 0))
+        silent = [await asyncio.open_connection(HOST, PORT) for _ in range(3)]
+        await until(lambda: transport.count["crowded_out"] == 1)
+        assert await silent[0][0].read(1) == b"", "the oldest of those that said nothing"
+        useful[1].write(ping(2))
+        await until(lambda: len(replies) == 2)
+        for _, writer in (useful, *silent):
+            writer.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("sent", [b"", ping()[: HEADER + 3]], ids=["idle", "half-a-frame"])
+def test_an_idle_connection_and_a_stuck_one_are_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    monkeypatch.setattr(module, "TIDY", 0.01)
+    monkeypatch.setattr(module, "FRAME_TIME" if sent else "IDLE_IN", 0.02)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(sent)
+        assert await reader.read() == b""
+        assert transport.count["closed_idle"] == 1
+        writer.close()
+
+    run(test)
+
+
+def test_a_connection_with_a_request_in_work_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TIDY", 0.01)
+    monkeypatch.setattr(module, "IDLE_IN", 0.02)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping())
+        await until(lambda: replies)
+        await asyncio.sleep(0.1)
+        assert not reader.at_eof()
+        replies[0](Pong(b"", 0))
+        assert await reader.readexactly(HEADER)
+        writer.close()
+
+    run(test)
+
+
+def test_an_idle_outgoing_connection_is_closed_and_dialled_again_when_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "TIDY", 0.01)
+    monkeypatch.setattr(module, "IDLE_OUT", 0.05)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.handler = lambda _sender, _message, reply: reply(Pong(b"", 0))
+        answers: list[Answer | RpcError] = []
+        for asked in (1, 2):
+            transport.send(HERE.contact, Ping(), 5.0, lambda answer, _sent, _sender: answers.append(answer))
+            await until(lambda: len(answers) == asked)  # noqa: B023
+            assert transport.counters()["connections_out"] == 1
+            await until(lambda: not transport.counters()["connections_out"])
+        assert all(isinstance(answer, Pong) for answer in answers)
+
+    run(test)
