@@ -101,6 +101,7 @@ def boot(
         cluster_id=session.cluster_id,
         options=settings["node"],
         network=network,
+        bootstrap=settings["bootstrap"],
     )
     on_teardown("the cluster", cluster.close)
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
@@ -112,7 +113,7 @@ def make_members(plan: Plan, session: Session, topology: Topology, target: Targe
     addresses = [NodeAddress(node.name, node.id, session.host, topology.port_of(node.name)) for node in plan.nodes]
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
     keeps = any(action.options.get("keep_data") for action in plan.actions)
-    members = []
+    members: list[Member] = []
     for address in addresses:
         data_dir = run_dir / DATA_DIR / address.name if keeps else None
         settings = NodeSettings(
@@ -125,7 +126,7 @@ def make_members(plan: Plan, session: Session, topology: Topology, target: Targe
         )
         log = run_dir / NODE_LOGS_DIR / f"{address.name}.log"
         spec = MemberSpec(address.name, target.command(settings), log, target.watches_parent)
-        members.append(Member(address, spec, data_dir))
+        members.append(Member(address, spec, data_dir, joins=len(members) >= plan.experiment["cluster"]["nodes"]))
     return members
 
 

@@ -19,10 +19,11 @@ from typing import Any
 from harness.backends import ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
-from harness.links import Topology
+from harness.links import Link, Topology
 from harness.members import Members
 from harness.reconciler import Applied, LinkReconciler
 from harness.targets import NodeAddress, NodeHandle, Ping, Target
+from harness.transfers import Transfer, transfer
 
 PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
@@ -53,11 +54,14 @@ class Cluster:
         cluster_id: str,
         options: Mapping[str, Any],
         network: Sequence[LinkEffect] = (),
+        bootstrap: int = 1,
     ) -> None:
         self.topology = topology
         self.members = members
         self.links = links
         self.addresses = {address.name: address for address in addresses}
+        self.cluster_id = cluster_id
+        self.bootstrap = [address.name for address in addresses[:bootstrap]]
         self._target = target
         self._options = options
         self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
@@ -66,6 +70,11 @@ class Cluster:
             name: target.connect(address, cluster_id) for name, address in self.addresses.items()
         }
         self._pingers = ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-ping")
+
+    @property
+    def k(self) -> int:
+        """How many nodes hold a record."""
+        return int(self._options.get("k") or 20)
 
     # --- effects ---------------------------------------------------------------------------------
 
@@ -105,9 +114,23 @@ class Cluster:
 
     # --- questions -------------------------------------------------------------------------------
 
-    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float, padding: int = 0) -> list[Ping]:
         """Have nodes ping each other, pair by pair (source, destination), side by side; in the order of ``pairs``."""
-        return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout), pairs))
+        return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout, padding=padding), pairs))
+
+    def transfers(self, links: Sequence[tuple[str, str]], *, size: int, timeout: float) -> list[Transfer]:
+        """Open a connection through each link (source site, destination node) and echo ``size`` bytes; see `transfers.py`."""
+        request, expected = self._target.echo(self.cluster_id, size)
+
+        def through(link: tuple[str, str]) -> Transfer:
+            host, port = self.link_address(*link)
+            return transfer(host, port, request, expected, timeout=timeout)
+
+        return list(self._pingers.map(through, links))
+
+    def link_address(self, site: str, node: str) -> tuple[str, int]:
+        """Where the harness reaches the proxy between a site and a node."""
+        return self.topology.host, self.topology.proxy_port(Link(site, node))
 
     def store(self, key: str, value: bytes, *, via: str, timeout: float = CLIENT_TIMEOUT) -> int:
         """Store a value through the member ``via``; how many holders acknowledged. Raises TargetError."""
@@ -122,13 +145,14 @@ class Cluster:
         return self.members.process_state(name)
 
     def samples(self) -> dict[str, dict[str, int] | None]:
-        """Counters of every member; None for one that does not answer within SAMPLE_TIMEOUT."""
-        names = self.members.names()
+        """Counters of every member that has joined; None for one that does not answer within SAMPLE_TIMEOUT."""
+        names = [name for name in self.members.names() if self.members.joined(name)]
         return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
 
     def unready(self) -> dict[str, str]:
-        """Members that do not know their true closest nodes yet, and what they lack."""
-        return self._target.unready(list(self.addresses.values()), self._handles, self._options)
+        """Members that are meant to be there and do not know their true closest nodes yet, and what they lack."""
+        there = [address for name, address in self.addresses.items() if self.members.here(name)]
+        return self._target.unready(there, self._handles, self._options)
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.
@@ -156,9 +180,10 @@ class Cluster:
         for handle in self._handles.values():
             handle.close()
 
-    def _ping(self, source: str, destination: str, *, timeout: float) -> Ping:
+    def _ping(self, source: str, destination: str, *, timeout: float, padding: int) -> Ping:
         pair = (self.addresses[source], self.addresses[destination])
-        return self._target.ping(self._handles[source], self._handles[destination], pair, timeout=timeout)
+        handles = self._handles[source], self._handles[destination]
+        return self._target.ping(*handles, pair, timeout=timeout, padding=padding)
 
     def _sample(self, name: str) -> dict[str, int] | None:
         if name in self.members.unresponsive():

@@ -17,10 +17,10 @@ from harness import faults
 from harness.cluster import Cluster
 from harness.errors import HarnessError, UsageError
 from harness.faults import Entry, Fault
+from harness.liveworld import LiveWorld
 from harness.observation import Observation
-from harness.plan import World
 from harness.probe import ActionProbe
-from harness.records import Action, PlannedNode
+from harness.records import Action
 
 BUDGET = 5.0  # s in which an effect, or its end, must show
 
@@ -65,11 +65,7 @@ def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: i
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
         raise UsageError(f"{fault.key}: {problems}") from error
-    nodes = [
-        PlannedNode(address.name, address.id, cluster.topology.site_of(address.name))
-        for address in cluster.addresses.values()
-    ]
-    world = World(nodes, k=20, bootstrap=1)
+    world = LiveWorld(cluster)
     try:
         actions = fault.plan(checked, Entry(0, fault.key, 0, None), world, random.Random(seed))
     except AssertionError as error:

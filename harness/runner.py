@@ -188,7 +188,8 @@ class Runner:
         load = self.plan.experiment["load"]
         workers = load["processes"]
         topology = Topology.build(self.plan.nodes, host=session.host)
-        gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in topology.names]
+        first = topology.names[: self.plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
+        gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
         configs = []
         for index in range(workers):
             name = f"load-{index}"
@@ -215,7 +216,7 @@ class Runner:
             "ready",
             detail={
                 "seconds": seconds,
-                "nodes": len(self.plan.nodes),
+                "nodes": len(booted.cluster.members.initial()),
                 "links": links,
                 "toxiproxy": booted.toxiproxy_version,
             },
@@ -280,7 +281,7 @@ class Runner:
 
     def _read_back(self, cluster: Cluster, load: LoadDriver) -> None:
         down = cluster.members.unresponsive()
-        alive = [name for name in cluster.members.names() if name not in down]
+        alive = [name for name in cluster.members.initial() if name not in down]
         wanted = self.plan.experiment["load"]
         stored = (
             wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
