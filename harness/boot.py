@@ -26,6 +26,7 @@ from harness.session import Session
 from harness.spawner import tail
 from harness.targets import NodeAddress, NodeSettings, Target
 from harness.toxiproxy.bulk import BulkWriter
+from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.toxiproxy.server import ToxiproxyServer
 
 API_PORT = 9_474  # below the block of nodes and links
@@ -44,6 +45,7 @@ class Booted:
     cluster: Cluster
     toxiproxy: ToxiproxyServer
     toxiproxy_version: str
+    keeper: ToxiproxyKeeper
 
 
 def boot(
@@ -82,12 +84,15 @@ def boot(
     server = ToxiproxyServer(binary, session.host, API_PORT, log=run_dir / TOXIPROXY_LOG, spawn=session.spawn)
     on_teardown("Toxiproxy", server.stop)
     links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
+    keeper = ToxiproxyKeeper(server, links, events)
+    on_teardown("the watch over Toxiproxy", keeper.close)
     network = network_effects(topology, plan.experiment["network"])
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
     starting = starter.submit(members.start, deadline=deadline)
     version = server.start()
     links.create()
     links.apply(network)
+    keeper.start()
     while not starting.done():
         check()
         wait([starting], timeout=LOOK_EVERY)
@@ -102,10 +107,11 @@ def boot(
         options=settings["node"],
         network=network,
         bootstrap=settings["bootstrap"],
+        keeper=keeper,
     )
     on_teardown("the cluster", cluster.close)
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
-    return Booted(cluster, server, version)
+    return Booted(cluster, server, version, keeper)
 
 
 def make_members(plan: Plan, session: Session, topology: Topology, target: Target, run_dir: Path) -> list[Member]:

@@ -23,6 +23,7 @@ from harness.links import Link, Topology
 from harness.members import Members
 from harness.reconciler import Applied, LinkReconciler
 from harness.targets import NodeAddress, NodeHandle, Ping, Target
+from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.transfers import Transfer, transfer
 
 PINGERS = 32  # node-to-node pings under way at once
@@ -55,6 +56,7 @@ class Cluster:
         options: Mapping[str, Any],
         network: Sequence[LinkEffect] = (),
         bootstrap: int = 1,
+        keeper: ToxiproxyKeeper | None = None,
     ) -> None:
         self.topology = topology
         self.members = members
@@ -62,9 +64,11 @@ class Cluster:
         self.addresses = {address.name: address for address in addresses}
         self.cluster_id = cluster_id
         self.bootstrap = [address.name for address in addresses[:bootstrap]]
+        self._keeper = keeper
         self._target = target
         self._options = options
         self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
+        self._half_healed: dict[Hashable, list[LinkEffect]] = {}
         self._links_lock = threading.Lock()
         self._handles: dict[str, NodeHandle] = {
             name: target.connect(address, cluster_id) for name, address in self.addresses.items()
@@ -92,9 +96,27 @@ class Cluster:
         """Take back what is under ``key``: members first, links second. Raises ToxiproxyFailed or MemberFailed."""
         began = time.monotonic()
         self.members.release(key)
-        links = self._in_force.pop(key, [])
+        links = self._in_force.pop(key, []) or self._half_healed.get(key, [])
+        self._half_healed[key] = links  # until it has succeeded: a second try must send what the first did not
         applied = self._reconcile_links() if links or self._refusing() else None
+        del self._half_healed[key]
         return enforced(began, applied if links else None)
+
+    def escalate(self, key: Hashable, error: Exception, *, since: float) -> str:
+        """Take ``key`` back by the last resort, after `release` has failed with ``error``; what was done, for people.
+
+        A Toxiproxy that does not obey is started again with the state that is wanted; members that do not come back are
+        killed and started again without their data. Raises ToxiproxyFailed or MemberFailed if even that fails.
+        """
+        if isinstance(error, MemberFailed):
+            renewed = self.members.renew(key)
+            self.release(key)
+            return f"started {', '.join(renewed)} again without their data"
+        if self._keeper is None:
+            raise error
+        self._keeper.bring_back(str(error), since)
+        self.release(key)
+        return "started Toxiproxy again with the state that is wanted"
 
     def in_force(self) -> list[Hashable]:
         """Keys of all effects in force but the run-long network conditions."""
@@ -110,7 +132,13 @@ class Cluster:
     def _reconcile_links(self, doomed: Collection[str] = ()) -> Applied:
         with self._links_lock:  # what is in force is looked up under the lock, so the last one to apply knows all
             effects = [effect for effects in list(self._in_force.values()) for effect in effects]
-            return self.links.apply(effects, self.members.unresponsive() | set(doomed))
+            done: list[Applied] = []
+
+            def apply() -> None:
+                done.append(self.links.apply(effects, self.members.unresponsive() | set(doomed)))
+
+            apply() if self._keeper is None else self._keeper.call(apply)
+            return done[-1]
 
     # --- questions -------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -59,18 +60,23 @@ def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> I
 
 
 def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: int) -> list[Action]:
-    written = {name.removesuffix("_") if name == "from_" else name: value for name, value in options.items()}
-    try:
-        checked = fault.Options.model_validate(written)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
-        raise UsageError(f"{fault.key}: {problems}") from error
+    checked = checked_options(fault, options)
     world = LiveWorld(cluster)
     try:
         actions = fault.plan(checked, Entry(0, fault.key, 0, None), world, random.Random(seed))
     except AssertionError as error:
         raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
     return actions
+
+
+def checked_options(fault: Fault, options: dict[str, object]) -> Any:
+    """A fault's options as it takes them; `from` may be written ``from_``. Raises UsageError."""
+    written = {name.removesuffix("_") if name == "from_" else name: value for name, value in options.items()}
+    try:
+        return fault.Options.model_validate(written)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
+        raise UsageError(f"{fault.key}: {problems}") from error
 
 
 def _probe(cluster: Cluster, seed: int) -> ActionProbe:

@@ -146,6 +146,19 @@ class Members:
         self._converge(names)
         del self._unfinished[key]
 
+    def renew(self, key: Hashable) -> list[str]:
+        """Kill the members of a release that failed, and remove their data: the next release starts them afresh."""
+        names = self._unfinished.get(key, [])
+        stuck = [name for name in names if self._members[name].state != self._members[name].wanted()]
+        for name in stuck:
+            member = self._members[name]
+            with member.lock:
+                self._backend.kill(name)
+                if member.data_dir is not None and member.data_dir.exists():
+                    shutil.rmtree(member.data_dir)
+                member.state = "dead"
+        return stuck
+
     def close(self) -> None:
         """End the threads. The backend ends the members: at a teardown nobody needs them to hand anything over."""
         self._pool.shutdown(wait=True)

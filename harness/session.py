@@ -27,6 +27,7 @@ import platformdirs
 from harness.errors import HarnessError, PortsTaken
 from harness.spawner import Spawner
 
+SOCKET = "control.sock"  # of a session that stays, in its folder
 FIRST_ADDRESS, LAST_ADDRESS = 1, 200  # x of 127.20.x.1; above that is free for tests and tools
 
 
@@ -162,7 +163,7 @@ class Session:
 
 def forget(folder: Path) -> None:
     """Remove a session's folder; what is not there any more is fine."""
-    for name in ("session.json", "lock"):
+    for name in ("session.json", SOCKET, "lock"):
         with suppress(FileNotFoundError):
             (folder / name).unlink()
     with suppress(FileNotFoundError):

@@ -59,6 +59,18 @@ class ToxiproxyServer:
         """How it ended, for people; empty while it lives."""
         return "" if self._process is None or self.alive() else describe_exit(self._process.returncode)
 
+    def wait(self) -> None:
+        """Return when the process has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    def restart(self) -> str:
+        """Kill what is left of it and start it anew, without its links; returns its version. Raises as `start` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        return self.start()
+
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for one that does not go."""
         self.control.close()
