@@ -118,7 +118,7 @@ def make_members(plan: Plan, session: Session, topology: Topology, target: Targe
     """How every node of the plan is started."""
     addresses = [NodeAddress(node.name, node.id, session.host, topology.port_of(node.name)) for node in plan.nodes]
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
-    keeps = any(action.options.get("keep_data") for action in plan.actions)
+    keeps = plan.experiment.get("durable") or any(action.options.get("keep_data") for action in plan.actions)
     members: list[Member] = []
     for address in addresses:
         data_dir = run_dir / DATA_DIR / address.name if keeps else None

@@ -42,6 +42,7 @@ def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path
     checked = experiment.check(source)
     nodes = checked.top.cluster.nodes
     plan = make_plan(checked, spare=max(4, nodes // 2) if spare is None else spare)
+    plan.experiment["durable"] = True  # faults to come may keep data
     run_dir = new_run_dir(NAME, parent)
     (run_dir / EXPERIMENT_FILE).write_text(checked.text)
     (run_dir / PLAN_FILE).write_bytes(plan_bytes(plan))

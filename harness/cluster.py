@@ -21,7 +21,7 @@ from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
 from harness.links import Link, Topology
 from harness.members import Members
-from harness.reconciler import Applied, LinkReconciler
+from harness.reconciler import Applied, LinkReconciler, touched
 from harness.targets import NodeAddress, NodeHandle, Ping, Target
 from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.transfers import Transfer, transfer
@@ -122,6 +122,15 @@ class Cluster:
         """Keys of all effects in force but the run-long network conditions."""
         return [key for key in self._in_force if key != "network"]
 
+    def effects_by_link(self) -> dict[str, list[str]]:
+        """What faults (not the run-long conditions) do to each proxy now: its name -> kinds of effects. For people."""
+        kinds: dict[str, dict[str, None]] = {}
+        for key, effects in list(self._in_force.items()):
+            for effect in effects if key != "network" else ():
+                for link, stream in touched(self.topology, effect):
+                    kinds.setdefault(link.proxy, {})[f"{effect.kind} {stream}"] = None
+        return {proxy: list(its) for proxy, its in kinds.items()}
+
     def disordered_links(self) -> list[str]:
         """Read all proxies back; the names of those that are not as they should be. Raises ToxiproxyFailed."""
         return self.links.verify()
@@ -167,6 +176,14 @@ class Cluster:
     def lookup(self, key: str, *, via: str, timeout: float = CLIENT_TIMEOUT) -> bytes | None:
         """Look a key up through the member ``via``; None if nothing is there. Raises TargetError."""
         return self._handles[via].lookup(key, timeout=timeout)
+
+    def present(self) -> list[str]:
+        """Members that are meant to be in the network now, in the plan's order: no joiners yet to come, no dead."""
+        return [name for name in self.members.names() if self.members.here(name)]
+
+    def leave(self, name: str) -> None:
+        """Have a member leave for good: it hands its records over and exits. Raises MemberFailed."""
+        self.enforce(("left", name), [MemberClaim(name, "dead", graceful=True)])
 
     def process_state(self, name: str) -> ProcessState:
         """What the machine says about a member."""

@@ -6,6 +6,7 @@ still there after its heal.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from harness.records import Action
 BUDGET = 5.0  # s in which an effect, or its end, must show
 
 
+_numbers = itertools.count(1)  # so that two faults with the same options are told apart
+
+
 class InertFault(HarnessError):
     """A fault that had no effect, or that did not end with its heal."""
 
@@ -43,13 +47,20 @@ def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> I
     fault = faults.get(key)
     actions = _planned(fault, options, cluster, seed)
     before = [fault.measure_before(action, _probe(cluster, seed)) for action in actions]
-    labels = [(key, seed, index, time.monotonic()) for index in range(len(actions))]
+    labels = [f"{key}{_in_words(options)} #{next(_numbers)}" for _ in actions]
     try:
         for label, action in zip(labels, actions, strict=True):
             cluster.enforce(label, fault.effects(action, cluster.topology))
         seen = [fault.observe(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
         _require(seen, f"{key} had no effect")
-        yield seen
+        try:
+            yield seen
+        except BaseException as error:  # by the time that it is told, the fault has been healed: so it is noted here
+            for label, action, one in zip(labels, actions, seen, strict=True):
+                error.add_note(
+                    f"Kadstorm: {label} was in force on {', '.join(action.targets)}; measured: {one.observed}"
+                )
+            raise
     finally:
         for label in labels:
             cluster.release(label)
@@ -67,6 +78,11 @@ def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: i
     except AssertionError as error:
         raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
     return actions
+
+
+def _in_words(options: dict[str, object]) -> str:
+    """Options for a failure's text."""
+    return f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""
 
 
 def checked_options(fault: Fault, options: dict[str, object]) -> Any:

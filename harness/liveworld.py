@@ -33,10 +33,17 @@ class LiveWorld:
         return select_sites(selector, self, rng)
 
     def _require(self, selector: Selector, *, links: bool) -> None:
-        nodes = len(self._cluster.topology.names) if not links else len(self.members())
-        wrong = list(mistakes(selector, nodes=nodes, sites=len(self.sites()), links=links))
+        nodes = len(self._cluster.topology.names)
+        wrong = list(mistakes(selector, nodes=nodes, sites=max(nodes, len(self.sites())), links=False))
         if wrong:
             raise CannotPlan("; ".join(wrong))
+        single = Selector(tuple(atom for atom in selector.atoms if atom.kind in ("node", "closest", "bootstrap")))
+        for name in select_members(single, self, random.Random(0)) if links and single.atoms else ():
+            others = [other for other in self.members() if other != name and self.site_of(other) == self.site_of(name)]
+            if others:
+                raise CannotPlan(
+                    f"links cannot tell {name} from {others[0]}: both are in {self.site_of(name)}; select that"
+                )
 
     def members_at(self, at_us: int) -> list[str]:
         """See `PlanWorld.members_at`."""

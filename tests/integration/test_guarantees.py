@@ -18,6 +18,7 @@ import pytest
 from harness.cleanup import processes_of, sweep
 from harness.session import state_dir
 
+FOR_GOOD = ("kill", "stop", "restart", "replace", "join")  # faults that take no `for`
 LIMIT = 120.0  # s for one short storm
 SHORT = {
     "name": "short",
@@ -224,6 +225,21 @@ def test_two_runs_at_once_both_pass(background: Any, experiment: Any) -> None:
         ("blackhole", "Blackhole", {"from": "node-1", "to": "node-2"}),
         ("refuse", "Refuse", {"from": "node-1", "to": "node-2"}),
         ("kill", "Kill", {"nodes": 1, "restart_after": "2s"}),
+        ("bandwidth", "Bandwidth", {"rate": "16KB/s", "from": "node-1"}),
+        ("slicer", "Slicer", {"average_size": "64B", "delay": "2ms", "from": "node-1"}),
+        ("slow_close", "SlowClose", {"delay": "500ms", "to": "node-1"}),
+        ("limit_data", "LimitData", {"bytes": "4KiB", "from": "node-1"}),
+        ("reset", "Reset", {"from": "node-1"}),
+        ("pause", "Pause", {"nodes": 1}),
+        ("stop", "Stop", {"nodes": 1}),
+        ("restart", "Restart", {"nodes": 1}),
+        ("replace", "Replace", {"nodes": 1}),
+        ("join", "Join", {"nodes": 1}),
+        (
+            "churn",
+            "Churn",
+            {"nodes": 2, "session": {"exponential": {"mean": "1s"}}, "downtime": {"exponential": {"mean": "1s"}}},
+        ),
     ],
 )
 def test_a_fault_without_effect_makes_the_run_inconclusive(
@@ -232,7 +248,7 @@ def test_a_fault_without_effect_makes_the_run_inconclusive(
     text = INERT.format(module=module, name=name)
     package({"planted_faults": text}, "kadstorm.faults", "inert", "planted_faults:Broken")
     entry: dict[str, Any] = {"at": "1s", "inert": options}
-    if module != "kill":
+    if module not in FOR_GOOD:
         entry["for"] = "3s"
     summary = storm(experiment(timeline=[entry], duration="5s"))
     assert (summary["exit_code"], summary["verdict"]) == (4, "inconclusive")
