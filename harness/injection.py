@@ -9,8 +9,9 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from harness import faults
 from harness.cluster import Cluster
 from harness.errors import HarnessError, UsageError
+from harness.events import Events
 from harness.faults import Entry, Fault
 from harness.liveworld import LiveWorld
 from harness.observation import Observation
@@ -35,8 +37,10 @@ class InertFault(HarnessError):
 
 
 @contextmanager
-def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> Iterator[list[Observation]]:
-    """Have a fault in force inside the block; yields what was measured of it.
+def inject(
+    cluster: Cluster, key: str, *, seed: int = 0, events: Events | None = None, **options: object
+) -> Iterator[list[Observation]]:
+    """Have a fault in force inside the block; yields what was measured of it. ``events`` are told, if given.
 
     ``options`` are those of the experiment file, as text with units (``latency="100ms"``); `from` is written ``from_``.
 
@@ -48,10 +52,13 @@ def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> I
     actions = _planned(fault, options, cluster, seed)
     before = [fault.measure_before(action, _probe(cluster, seed)) for action in actions]
     labels = [f"{key}{_in_words(options)} #{next(_numbers)}" for _ in actions]
+    tell = _Teller(events, key, actions)
+    tell("inject")
     try:
         for label, action in zip(labels, actions, strict=True):
             cluster.enforce(label, fault.effects(action, cluster.topology))
         seen = [fault.observe(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
+        tell("observe", seen)
         _require(seen, f"{key} had no effect")
         try:
             yield seen
@@ -62,11 +69,13 @@ def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> I
                 )
             raise
     finally:
+        tell("heal")
         for label in labels:
             cluster.release(label)
     after = [
         fault.observe_healed(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)
     ]
+    tell("heal-observed", after)
     _require(after, f"{key} is still felt after its heal")
 
 
@@ -78,6 +87,24 @@ def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: i
     except AssertionError as error:
         raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
     return actions
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Journals what is done, action by action, as a player does; nothing without events."""
+
+    events: Events | None
+    key: str
+    actions: list[Action]
+
+    def __call__(self, event: str, seen: Sequence[Observation] = ()) -> None:
+        if self.events is None:
+            return
+        for number, action in enumerate(self.actions):
+            fields: dict[str, Any] = {"asked": action.options} if event in ("inject", "observe") else {}
+            if seen:
+                fields |= {"observed": seen[number].observed, "effective": seen[number].effective}
+            self.events.emit(event, name=self.key, fault=self.key, targets=action.targets, **fields)
 
 
 def _in_words(options: dict[str, object]) -> str:

@@ -28,6 +28,7 @@ import pytest
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
+    from harness.events import Events
     from harness.records import Plan
     from harness.session import Session
 
@@ -45,6 +46,7 @@ class Standing:
     session: Session
     folder: Path
     cluster: Cluster
+    events: Events
 
 
 STANDING: pytest.StashKey[Standing] = pytest.StashKey()
@@ -97,7 +99,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
         stack.callback(end_processes, session.id)
         events = Events(journal.write)
         booted = boot(plan, session, folder, found, events, lambda _, close: _later(stack, close))
-        request.node.stash[STANDING] = Standing(plan, session, folder, booted.cluster)
+        events.emit("ready", detail={"nodes": len(booted.cluster.members.initial()), "session": session.id})
+        request.node.stash[STANDING] = Standing(plan, session, folder, booted.cluster, events)
         yield booted.cluster
 
 
@@ -106,7 +109,8 @@ def inject(request: pytest.FixtureRequest, cluster: Cluster) -> Callable[..., An
     """``with inject("latency", latency="100ms"): …`` on the test's cluster; see `injection.inject`."""
     from harness import injection
 
-    return partial(injection.inject, cluster, seed=request.config.getoption("--kadstorm-seed"))
+    events = request.node.stash[STANDING].events
+    return partial(injection.inject, cluster, seed=request.config.getoption("--kadstorm-seed"), events=events)
 
 
 @pytest.fixture

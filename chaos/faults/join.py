@@ -14,7 +14,7 @@ from typing import ClassVar
 from pydantic import BaseModel
 
 from chaos.faults.membership import Amount, how_many, member_action
-from chaos.observing import PING_TIMEOUT, POLL, Absence, until_shown
+from chaos.observing import PING_TIMEOUT, POLL, Absence, until_shown, until_state
 from harness.effects import Effect, MemberClaim
 from harness.faults import CannotPlan, Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
@@ -34,6 +34,13 @@ class Arrival(Absence):
     def arrived(self, names: Sequence[str], probe: Probe) -> Observation:
         """Whether each runs and answers a ping from a node that was there; unknown while other faults act on that pair."""
         return until_shown(probe, lambda: self._answering(names, probe))
+
+    def observe_healed(self, action: Action, probe: Probe, before: object) -> Observation:
+        """By hand it can be taken back: those who came are gone again, those who were ended are there."""
+        new = action.options.get("new", action.targets)
+        gone = until_state(action, probe, "dead", names=new)
+        back = until_state(action, probe, "running", ignore_held=True, names=action.options.get("old", []))
+        return Observation({**gone.targets, **back.targets}, gone.observed)
 
     @staticmethod
     def _answering(names: Sequence[str], probe: Probe) -> Observation:
