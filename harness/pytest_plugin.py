@@ -14,9 +14,11 @@ loopback address of its own, so tests run side by side (pytest-xdist).
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -266,10 +268,10 @@ class ExperimentItem(pytest.Item):
 
     def runtest(self) -> None:
         """Raises StormFailed unless the exit code is 0."""
-        from harness.runfolder import RUNS, new_run_dir
+        from harness.runfolder import RUNS
 
         parent = Path(self.config.getoption("--kadstorm-keep") or RUNS)
-        folder = new_run_dir(self.name, parent)
+        folder = parent / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{self.path.stem}-{os.getpid()}"
         done = _run_storm(self.config, self.path, folder, limit=self._limit)
         self.add_report_section("call", "stdout", done.stdout)
         if done.returncode:
