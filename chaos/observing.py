@@ -62,10 +62,15 @@ def sample(pairs: Sequence[Pair], probe: Probe, limit: int = SAMPLE) -> list[Pai
 
 
 def until_shown(probe: Probe, measure: Callable[[], Observation]) -> Observation:
-    """Measure until the effect is seen or the time is used up; the last measurement counts."""
+    """Measure until the effect has been seen on every target or the time is used up. What has been seen once on a target
+    was there: with many targets on a busy machine, no single measurement need show them all."""
     seen = measure()
     while seen.effective is False and probe.remaining() > SHORTEST:
-        seen = measure()
+        again = measure()
+        shown = {
+            name: again.targets.get(name) if verdict is not True else True for name, verdict in seen.targets.items()
+        }
+        seen = Observation(shown, again.observed)
     return seen
 
 
@@ -116,37 +121,47 @@ class Delay:
         def shown(deltas: list[float]) -> bool:
             return statistics.median(deltas) >= low and min(deltas) <= high
 
-        return until_shown(probe, lambda: self._compare(action, probe, before, shown))
+        return until_shown(probe, lambda: compared(action, probe, before, shown))
 
     def observe_healed(self, action: Action, probe: Probe, before: Delays) -> Observation:
         """Ended if each target's least delay is what it was before, within HEAL_SLACK or a quarter of what was asked."""
         latency, jitter = asked_delay(action)
         slack = max(HEAL_SLACK, (latency - jitter) / 4)
-        return until_shown(probe, lambda: self._compare(action, probe, before, lambda deltas: min(deltas) <= slack))
+        return until_shown(probe, lambda: compared(action, probe, before, lambda deltas: min(deltas) <= slack))
 
-    @staticmethod
-    def _compare(action: Action, probe: Probe, before: Delays, shown: Callable[[list[float]], bool]) -> Observation:
-        pairs = probe.undisturbed(list(before.least))
-        deltas = {
-            pair: [delay - before.least[pair] for delay in delays] for pair, delays in one_way(pairs, probe).items()
-        }
-        if not deltas:
-            return unknown(action, "no pair could be pinged that nothing else acts on")
-        seen = [delta for values in deltas.values() for delta in values]
-        targets: dict[str, bool | None] = dict.fromkeys(action.targets)
-        for site in targets:
-            of_site = [d for pair, values in deltas.items() if probe.topology.site_of(pair[0]) == site for d in values]
-            targets[site] = shown(of_site) if of_site else None
-        return Observation(
-            targets,
-            {
-                "delay_ms": milliseconds(statistics.median(seen)),
-                "least_ms": milliseconds(min(seen)),
-                "most_ms": milliseconds(max(seen)),
-                "before_ms": milliseconds(statistics.median(before.least.values())),
-                "pairs": len(deltas),
-            },
-        )
+
+def compared(
+    action: Action,
+    probe: Probe,
+    before: Delays,
+    shown: Callable[[list[float]], bool],
+    *,
+    padding: int = 0,
+    timeout: float = PING_TIMEOUT,
+) -> Observation:
+    """One-way times now, less those before; ``shown`` judges those of each target's pings."""
+    pairs = probe.undisturbed(list(before.least))
+    deltas = {
+        pair: [delay - before.least[pair] for delay in delays]
+        for pair, delays in one_way(pairs, probe, padding=padding, timeout=timeout).items()
+    }
+    if not deltas:
+        return unknown(action, "no pair could be pinged that nothing else acts on")
+    seen = [delta for values in deltas.values() for delta in values]
+    targets: dict[str, bool | None] = dict.fromkeys(action.targets)
+    for site in targets:
+        of_site = [d for pair, values in deltas.items() if probe.topology.site_of(pair[0]) == site for d in values]
+        targets[site] = shown(of_site) if of_site else None
+    return Observation(
+        targets,
+        {
+            "delay_ms": milliseconds(statistics.median(seen)),
+            "least_ms": milliseconds(min(seen)),
+            "most_ms": milliseconds(max(seen)),
+            "before_ms": milliseconds(statistics.median(before.least.values())),
+            "pairs": len(deltas),
+        },
+    )
 
 
 def asked_delay(action: Action) -> tuple[float, float]:
@@ -154,11 +169,13 @@ def asked_delay(action: Action) -> tuple[float, float]:
     return action.options["latency_ms"] / 1000, action.options.get("jitter_ms", 0) / 1000
 
 
-def one_way(pairs: Sequence[Pair], probe: Probe) -> dict[Pair, list[float]]:
+def one_way(
+    pairs: Sequence[Pair], probe: Probe, *, padding: int = 0, timeout: float = PING_TIMEOUT
+) -> dict[Pair, list[float]]:
     """One-way delays of PINGS pings per pair; pairs that never answered are left out."""
     delays: dict[Pair, list[float]] = {}
     for _ in range(PINGS):
-        for ping in probe.ping(pairs, timeout=PING_TIMEOUT):
+        for ping in probe.ping(pairs, timeout=timeout, padding=padding):
             if ping.forward_s is not None:
                 delays.setdefault((ping.source, ping.destination), []).append(ping.forward_s)
     return delays
@@ -270,14 +287,27 @@ class Absence:
         return until_state(action, probe, "running", ignore_held=True)
 
 
-def until_state(action: Action, probe: Probe, wanted: str, *, ignore_held: bool = False) -> Observation:
-    """Look at the process table until all targets are in the wanted state or the time is used up."""
+def until_state(
+    action: Action,
+    probe: Probe,
+    wanted: str,
+    *,
+    ignore_held: bool = False,
+    names: Sequence[str] | None = None,
+    settled: Callable[[str], bool] = lambda _: True,
+) -> Observation:
+    """Look at the process table until all targets (or ``names``) are in the wanted state or the time is used up.
+
+    ``settled`` says of a member in that state whether all is known of it that will be asked for.
+    """
+    looked_at = action.targets if names is None else names
     while True:
-        free = [name for name, _ in probe.undisturbed([(name, name) for name in action.targets])]
-        states = {name: probe.process_state(name) for name in action.targets}
+        free = [name for name, _ in probe.undisturbed([(name, name) for name in looked_at])]
+        states = {name: probe.process_state(name) for name in looked_at}
         targets: dict[str, bool | None] = {
             name: None if ignore_held and name not in free else state == wanted for name, state in states.items()
         }
-        if False not in targets.values() or probe.remaining() <= POLL:
+        done = False not in targets.values() and all(settled(name) for name in looked_at)
+        if done or probe.remaining() <= POLL:
             return Observation(targets, {"processes": states})
         time.sleep(POLL)  # the process table cannot be awaited, only looked at

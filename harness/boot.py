@@ -27,6 +27,7 @@ from harness.session import API_PORT, Session
 from harness.spawner import tail
 from harness.targets import NodeAddress, NodeSettings, Target
 from harness.toxiproxy.bulk import BulkWriter
+from harness.toxiproxy.keeper import ToxiproxyKeeper
 
 BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
 LOOK_EVERY = 0.1  # s
@@ -44,6 +45,7 @@ class Booted:
     cluster: Cluster
     toxiproxy: Toxiproxy
     toxiproxy_version: str
+    keeper: ToxiproxyKeeper
 
 
 def boot(
@@ -95,11 +97,14 @@ def boot(
     server = backend.toxiproxy(run_dir / TOXIPROXY_LOG)
     on_teardown("Toxiproxy", server.stop)
     links = LinkReconciler(topology, server.control, BulkWriter(session.host, API_PORT))
+    keeper = ToxiproxyKeeper(server, links, events)
+    on_teardown("the watch over Toxiproxy", keeper.close)
     network = network_effects(topology, plan.experiment["network"])
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
     version = server.start()
     links.create()
     links.apply(network)
+    keeper.start()
     starting = starter.submit(members.start, deadline=deadline)  # not before: who joins keeps Toxiproxy from its API
     while not starting.done():
         check()
@@ -114,10 +119,12 @@ def boot(
         cluster_id=session.cluster_id,
         options=settings["node"],
         network=network,
+        bootstrap=settings["bootstrap"],
+        keeper=keeper,
     )
     on_teardown("the cluster", cluster.close)
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
-    return Booted(cluster, server, version)
+    return Booted(cluster, server, version, keeper)
 
 
 def make_members(
@@ -135,8 +142,8 @@ def make_members(
         for node in plan.nodes
     ]
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
-    keeps = any(bool(action.options.get("keep_data")) for action in plan.actions)
-    members = []
+    keeps = bool(plan.experiment.get("durable")) or any(action.options.get("keep_data") for action in plan.actions)
+    members: list[Member] = []
     for address in addresses:
         settings = NodeSettings(
             address=address,
@@ -161,7 +168,8 @@ def make_members(
             keeps_data=keeps,
             warm=warm,
         )
-        members.append(Member(address, spec))
+        joins = len(members) >= plan.experiment["cluster"]["nodes"]
+        members.append(Member(address, spec, joins=joins))
     return members
 
 

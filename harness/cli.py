@@ -288,6 +288,87 @@ def build(offline: bool, toxiproxy: str | None, target: str) -> None:
         found.close()
 
 
+@main.command()
+@SEED
+@NODES
+@SETTINGS
+@click.option("--backend", type=click.Choice(["process", "docker"]), help="Where nodes run.")
+@click.option("--spare", type=click.IntRange(min=0), help="Nodes that `inject join` and `replace` can bring in.")
+@click.option("--ttl", default="1h", show_default=True, help="It ends by itself after that.")
+@click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
+def up(
+    seed: int | None,
+    nodes: int | None,
+    settings: Sequence[str],
+    backend: str | None,
+    spare: int | None,
+    ttl: str,
+    toxiproxy: str | None,
+) -> None:
+    """Start a cluster that stays, in the background, for faults by hand."""
+    from harness import byhand
+    from harness.runfolder import RUNS
+    from harness.toxiproxy import binary
+
+    found = binary.find(toxiproxy, progress=lambda line: click.echo(line, err=True))
+    overrides = _overrides(seed, nodes, backend, settings)
+    click.echo(byhand.up(overrides, spare=spare, ttl=ttl, toxiproxy=found, parent=RUNS, say=click.echo))
+
+
+SESSION = click.option("--session", metavar="ID", help="Which session, if several stay.")
+
+
+@main.command()
+@SESSION
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.pass_context
+def status(ctx: click.Context, session: str | None, as_json: bool) -> None:
+    """Say what a session that stays is, and which faults are in force."""
+    from harness import byhand
+
+    ctx.exit(byhand.status(session, as_json=as_json, say=click.echo))
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@SESSION
+@click.option("--for", "for_", metavar="TIME", help="How long it lasts; without it, until `kadstorm heal`.")
+@click.option("--name", help="Its label.")
+@click.argument("fault")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def inject(
+    ctx: click.Context, session: str | None, for_: str | None, name: str | None, fault: str, options: Sequence[str]
+) -> None:
+    """Put a fault in force: kadstorm inject partition --shape halves --for 30s.
+
+    Its options are those of `kadstorm list faults`. What was measured of it is printed; the exit code is 4 if it had no effect.
+    """
+    from harness import byhand
+
+    ctx.exit(byhand.inject(session, fault, options, for_=for_, name=name, say=click.echo))
+
+
+@main.command()
+@SESSION
+@click.argument("name", required=False)
+@click.pass_context
+def heal(ctx: click.Context, session: str | None, name: str | None) -> None:
+    """Take a fault back by its name; without one, all that can be."""
+    from harness import byhand
+
+    ctx.exit(byhand.ask(session, {"do": "heal", "name": name}, click.echo))
+
+
+@main.command()
+@SESSION
+@click.pass_context
+def down(ctx: click.Context, session: str | None) -> None:
+    """End a session that stays: heal, tear down, leave nothing."""
+    from harness import byhand
+
+    ctx.exit(byhand.down(session, click.echo))
+
+
 # --- composition ----------------------------------------------------------------------------------------------------
 
 

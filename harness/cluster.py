@@ -19,10 +19,12 @@ from typing import Any
 from harness.backends import ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
-from harness.links import Topology
+from harness.links import Link, Topology
 from harness.members import Members
-from harness.reconciler import Applied, LinkReconciler
+from harness.reconciler import Applied, LinkReconciler, touched
 from harness.targets import HasTable, NodeAddress, NodeHandle, Ping, Target
+from harness.toxiproxy.keeper import ToxiproxyKeeper
+from harness.transfers import Transfer, transfer
 
 PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
@@ -53,19 +55,30 @@ class Cluster:
         cluster_id: str,
         options: Mapping[str, Any],
         network: Sequence[LinkEffect] = (),
+        bootstrap: int = 1,
+        keeper: ToxiproxyKeeper | None = None,
     ) -> None:
         self.topology = topology
         self.members = members
         self.links = links
         self.addresses = {address.name: address for address in addresses}
+        self.cluster_id = cluster_id
+        self.bootstrap = [address.name for address in addresses[:bootstrap]]
+        self._keeper = keeper
         self._target = target
         self._options = options
         self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
+        self._half_healed: dict[Hashable, list[LinkEffect]] = {}
         self._links_lock = threading.Lock()
         self._handles: dict[str, NodeHandle] = {
             name: target.connect(address, cluster_id) for name, address in self.addresses.items()
         }
         self._pingers = ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-ping")
+
+    @property
+    def k(self) -> int:
+        """How many nodes hold a record."""
+        return int(self._options.get("k") or 20)
 
     # --- effects ---------------------------------------------------------------------------------
 
@@ -83,13 +96,40 @@ class Cluster:
         """Take back what is under ``key``: members first, links second. Raises ToxiproxyFailed or MemberFailed."""
         began = time.monotonic()
         self.members.release(key)
-        links = self._in_force.pop(key, [])
+        links = self._in_force.pop(key, []) or self._half_healed.get(key, [])
+        self._half_healed[key] = links  # until it has succeeded: a second try must send what the first did not
         applied = self._reconcile_links() if links or self._refusing() else None
+        del self._half_healed[key]
         return enforced(began, applied if links else None)
+
+    def escalate(self, key: Hashable, error: Exception, *, since: float) -> str:
+        """Take ``key`` back by the last resort, after `release` has failed with ``error``; what was done, for people.
+
+        A Toxiproxy that does not obey is started again with the state that is wanted; members that do not come back are
+        killed and started again without their data. Raises ToxiproxyFailed or MemberFailed if even that fails.
+        """
+        if isinstance(error, MemberFailed):
+            renewed = self.members.renew(key)
+            self.release(key)
+            return f"started {', '.join(renewed)} again without their data"
+        if self._keeper is None:
+            raise error
+        self._keeper.bring_back(str(error), since)
+        self.release(key)
+        return "started Toxiproxy again with the state that is wanted"
 
     def in_force(self) -> list[Hashable]:
         """Keys of all effects in force but the run-long network conditions."""
         return [key for key in self._in_force if key != "network"]
+
+    def effects_by_link(self) -> dict[str, list[str]]:
+        """What faults (not the run-long conditions) do to each proxy now: its name -> kinds of effects. For people."""
+        kinds: dict[str, dict[str, None]] = {}
+        for key, effects in list(self._in_force.items()):
+            for effect in effects if key != "network" else ():
+                for link, stream in touched(self.topology, effect):
+                    kinds.setdefault(link.proxy, {})[f"{effect.kind} {stream}"] = None
+        return {proxy: list(its) for proxy, its in kinds.items()}
 
     def disordered_links(self) -> list[str]:
         """Read all proxies back; the names of those that are not as they should be. Raises ToxiproxyFailed."""
@@ -101,13 +141,33 @@ class Cluster:
     def _reconcile_links(self, doomed: Collection[str] = ()) -> Applied:
         with self._links_lock:  # what is in force is looked up under the lock, so the last one to apply knows all
             effects = [effect for effects in list(self._in_force.values()) for effect in effects]
-            return self.links.apply(effects, self.members.unresponsive() | set(doomed))
+            done: list[Applied] = []
+
+            def apply() -> None:
+                done.append(self.links.apply(effects, self.members.unresponsive() | set(doomed)))
+
+            apply() if self._keeper is None else self._keeper.call(apply)
+            return done[-1]
 
     # --- questions -------------------------------------------------------------------------------
 
-    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float, padding: int = 0) -> list[Ping]:
         """Have nodes ping each other, pair by pair (source, destination), side by side; in the order of ``pairs``."""
-        return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout), pairs))
+        return list(self._pingers.map(lambda pair: self._ping(*pair, timeout=timeout, padding=padding), pairs))
+
+    def transfers(self, links: Sequence[tuple[str, str]], *, size: int, timeout: float) -> list[Transfer]:
+        """Open a connection through each link (source site, destination node) and echo ``size`` bytes; see `transfers.py`."""
+        request, expected = self._target.echo(self.cluster_id, size)
+
+        def through(link: tuple[str, str]) -> Transfer:
+            host, port = self.link_address(*link)
+            return transfer(host, port, request, expected, timeout=timeout)
+
+        return list(self._pingers.map(through, links))
+
+    def link_address(self, site: str, node: str) -> tuple[str, int]:
+        """Where the harness reaches the proxy between a site and a node."""
+        return self.topology.proxy_host or self.topology.host, self.topology.proxy_port(Link(site, node))
 
     def store(self, key: str, value: bytes, *, via: str, timeout: float = CLIENT_TIMEOUT) -> int:
         """Store a value through the member ``via``; how many holders acknowledged. Raises TargetError."""
@@ -117,13 +177,21 @@ class Cluster:
         """Look a key up through the member ``via``; None if nothing is there. Raises TargetError."""
         return self._handles[via].lookup(key, timeout=timeout)
 
+    def present(self) -> list[str]:
+        """Members that are meant to be in the network now, in the plan's order: no joiners yet to come, no dead."""
+        return [name for name in self.members.names() if self.members.here(name)]
+
+    def leave(self, name: str) -> None:
+        """Have a member leave for good: it hands its records over and exits. Raises MemberFailed."""
+        self.enforce(("left", name), [MemberClaim(name, "dead", graceful=True)])
+
     def process_state(self, name: str) -> ProcessState:
         """What the machine says about a member."""
         return self.members.process_state(name)
 
     def samples(self) -> dict[str, dict[str, int] | None]:
-        """Counters of every member; None for one that does not answer within SAMPLE_TIMEOUT."""
-        names = self.members.names()
+        """Counters of every member that has joined; None for one that does not answer within SAMPLE_TIMEOUT."""
+        names = [name for name in self.members.names() if self.members.joined(name)]
         return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
 
     def tables(self) -> dict[str, set[str] | None]:
@@ -132,8 +200,10 @@ class Cluster:
         return dict(zip(names, self._pingers.map(self._table, names), strict=True))
 
     def unready(self, among: Collection[str] | None = None) -> dict[str, str]:
-        """Members (of those ``among``) that do not know their true closest nodes yet, and what they lack."""
-        return self._target.unready(list(self.addresses.values()), self._handles, self._options, among)
+        """Members (of those ``among``) that are meant to be there and do not know their true closest nodes yet, and what
+        they lack."""
+        there = [address for name, address in self.addresses.items() if self.members.here(name)]
+        return self._target.unready(there, self._handles, self._options, among)
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.
@@ -164,9 +234,10 @@ class Cluster:
         for handle in self._handles.values():
             handle.close()
 
-    def _ping(self, source: str, destination: str, *, timeout: float) -> Ping:
+    def _ping(self, source: str, destination: str, *, timeout: float, padding: int) -> Ping:
         pair = (self.addresses[source], self.addresses[destination])
-        return self._target.ping(self._handles[source], self._handles[destination], pair, timeout=timeout)
+        handles = self._handles[source], self._handles[destination]
+        return self._target.ping(*handles, pair, timeout=timeout, padding=padding)
 
     def _table(self, name: str) -> set[str] | None:
         handle = self._handles[name]

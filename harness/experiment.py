@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError
@@ -29,6 +29,7 @@ from harness.targets.kademlia_options import NodeOptions
 OWN_SITES, SHARED_SITES = 64, 16  # up to so many nodes each has a site of its own, above that so many share
 ENTRY_KEYS = ("at", "for", "repeat", "name")
 MOST_NODES = 10_000
+RECRUITING = {"join", "replace"}  # faults that bring in new members
 LARGEST_SEED = 2**53 - 1  # exact in every program that reads our JSON
 DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` is given
 
@@ -321,7 +322,8 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
     sized = ("cluster", "nodes") not in wrong
     if sized and cluster.bootstrap is not None and cluster.bootstrap > cluster.nodes:
         yield at("cluster", "bootstrap"), f"`bootstrap`: {cluster.bootstrap} nodes of {cluster.nodes}"
-    if sized and cluster.sites is not None and cluster.sites > cluster.nodes:
+    joiners = _recruits(source.data.get("timeline"))  # who may have sites of their own
+    if sized and not joiners and cluster.sites is not None and cluster.sites > cluster.nodes:
         yield at("cluster", "sites"), f"`sites`: {cluster.sites} sites for {cluster.nodes} nodes; at most one a node"
     if cluster.backend == "process" and cluster.limits != LimitsSection() and ("cluster", "limits") not in wrong:
         yield at("cluster", "limits"), "`limits`: only containers are held to limits (`backend: docker`)"
@@ -343,6 +345,12 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
             at("load", "write_acks"),
             f"`write_acks`: a record has at most {holders} holders here, not {load.write_acks}",
         )
+
+
+def _recruits(timeline: Any) -> bool:
+    """Whether an entry brings in new members."""
+    entries = timeline if isinstance(timeline, list) else []
+    return any(isinstance(entry, dict) and not RECRUITING.isdisjoint(entry) for entry in entries)
 
 
 # --- timeline -------------------------------------------------------------------------------------------------------
@@ -489,9 +497,12 @@ class _EntryChecker:
         links = faults.get(key).level == "link"
         for name, info in faults.get(key).Options.model_fields.items():
             written = info.alias or name
-            if written in options and _is_selector(info.annotation):
+            if written not in options or not _is_selector(info.annotation):
+                continue
+            several = _is_list(info.annotation) and isinstance(options[written], list)
+            for value in options[written] if several else [options[written]]:
                 with suppress(ValueError):  # told already
-                    selector = selectors.parse(options[written])
+                    selector = selectors.parse(value)
                     for text in selectors.mistakes(selector, nodes=nodes, sites=sites, links=links):
                         self.add(f"`{written}`: {text}", key, written)
 
@@ -518,6 +529,11 @@ class _EntryChecker:
 def _is_selector(annotation: Any) -> bool:
     """Whether an option's type is a selector, optional or not."""
     return annotation is selectors.Selector or any(_is_selector(part) for part in get_args(annotation))
+
+
+def _is_list(annotation: Any) -> bool:
+    """Whether an option is a list of selectors, optional or not."""
+    return get_origin(annotation) is list or any(get_origin(part) is list for part in get_args(annotation))
 
 
 # --- expectations ---------------------------------------------------------------------------------------------------

@@ -28,6 +28,10 @@ Level = Literal["link", "member"]
 ForRule = Literal["required", "optional", "refused"]
 
 
+class CannotPlan(UsageError):
+    """A fault cannot be planned as it is asked for, which shows only with the plan: the text says why."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """When one occurrence of a timeline entry happens. Microseconds; ``until_us`` is None without `for`."""
@@ -51,6 +55,22 @@ class PlanWorld(Protocol):
 
     def sites(self) -> list[str]:
         """All sites, in order."""
+        ...
+
+    def members_at(self, at_us: int) -> list[str]:
+        """Those alive at that time, in order."""
+        ...
+
+    def recruit(self, count: int) -> list[str]:
+        """Names of so many new members, none of which has been in the network; they join by a claim that they run.
+
+        Raises CannotPlan if that many cannot be had.
+        """
+        ...
+
+    @property
+    def duration_us(self) -> int | None:
+        """When the experiment ends; None where it has no end."""
         ...
 
 

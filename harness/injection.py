@@ -6,23 +6,30 @@ still there after its heal.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
 from harness import faults
 from harness.cluster import Cluster
 from harness.errors import HarnessError, UsageError
+from harness.events import Events
 from harness.faults import Entry, Fault
+from harness.liveworld import LiveWorld
 from harness.observation import Observation
-from harness.plan import World
 from harness.probe import ActionProbe
-from harness.records import Action, PlannedNode
+from harness.records import Action
 
 BUDGET = 5.0  # s in which an effect, or its end, must show
+
+
+_numbers = itertools.count(1)  # so that two faults with the same options are told apart
 
 
 class InertFault(HarnessError):
@@ -30,8 +37,10 @@ class InertFault(HarnessError):
 
 
 @contextmanager
-def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> Iterator[list[Observation]]:
-    """Have a fault in force inside the block; yields what was measured of it.
+def inject(
+    cluster: Cluster, key: str, *, seed: int = 0, events: Events | None = None, **options: object
+) -> Iterator[list[Observation]]:
+    """Have a fault in force inside the block; yields what was measured of it. ``events`` are told, if given.
 
     ``options`` are those of the experiment file, as text with units (``latency="100ms"``); `from` is written ``from_``.
 
@@ -42,39 +51,75 @@ def inject(cluster: Cluster, key: str, *, seed: int = 0, **options: object) -> I
     fault = faults.get(key)
     actions = _planned(fault, options, cluster, seed)
     before = [fault.measure_before(action, _probe(cluster, seed)) for action in actions]
-    labels = [(key, seed, index, time.monotonic()) for index in range(len(actions))]
+    labels = [f"{key}{_in_words(options)} #{next(_numbers)}" for _ in actions]
+    tell = _Teller(events, key, actions)
+    tell("inject")
     try:
         for label, action in zip(labels, actions, strict=True):
             cluster.enforce(label, fault.effects(action, cluster.topology))
         seen = [fault.observe(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
+        tell("observe", seen)
         _require(seen, f"{key} had no effect")
-        yield seen
+        try:
+            yield seen
+        except BaseException as error:  # by the time that it is told, the fault has been healed: so it is noted here
+            for label, action, one in zip(labels, actions, seen, strict=True):
+                error.add_note(
+                    f"Kadstorm: {label} was in force on {', '.join(action.targets)}; measured: {one.observed}"
+                )
+            raise
     finally:
+        tell("heal")
         for label in labels:
             cluster.release(label)
     after = [
         fault.observe_healed(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)
     ]
+    tell("heal-observed", after)
     _require(after, f"{key} is still felt after its heal")
 
 
 def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: int) -> list[Action]:
-    written = {name.removesuffix("_") if name == "from_" else name: value for name, value in options.items()}
-    try:
-        checked = fault.Options.model_validate(written)
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
-        raise UsageError(f"{fault.key}: {problems}") from error
-    nodes = [
-        PlannedNode(address.name, address.id, cluster.topology.site_of(address.name))
-        for address in cluster.addresses.values()
-    ]
-    world = World(nodes, k=20, bootstrap=1)
+    checked = checked_options(fault, options)
+    world = LiveWorld(cluster)
     try:
         actions = fault.plan(checked, Entry(0, fault.key, 0, None), world, random.Random(seed))
     except AssertionError as error:
         raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
     return actions
+
+
+@dataclass(frozen=True)
+class _Teller:
+    """Journals what is done, action by action, as a player does; nothing without events."""
+
+    events: Events | None
+    key: str
+    actions: list[Action]
+
+    def __call__(self, event: str, seen: Sequence[Observation] = ()) -> None:
+        if self.events is None:
+            return
+        for number, action in enumerate(self.actions):
+            fields: dict[str, Any] = {"asked": action.options} if event in ("inject", "observe") else {}
+            if seen:
+                fields |= {"observed": seen[number].observed, "effective": seen[number].effective}
+            self.events.emit(event, name=self.key, fault=self.key, targets=action.targets, **fields)
+
+
+def _in_words(options: dict[str, object]) -> str:
+    """Options for a failure's text."""
+    return f" ({', '.join(f'{name} {value}' for name, value in options.items())})" if options else ""
+
+
+def checked_options(fault: Fault, options: dict[str, object]) -> Any:
+    """A fault's options as it takes them; `from` may be written ``from_``. Raises UsageError."""
+    written = {name.removesuffix("_") if name == "from_" else name: value for name, value in options.items()}
+    try:
+        return fault.Options.model_validate(written)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(s) for s in each['loc'])}: {each['msg']}" for each in error.errors())
+        raise UsageError(f"{fault.key}: {problems}") from error
 
 
 def _probe(cluster: Cluster, seed: int) -> ActionProbe:

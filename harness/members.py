@@ -30,7 +30,9 @@ class Member:
     address: NodeAddress
     spec: MemberSpec
     state: MemberState = "dead"  # as the harness made it
+    joins: bool = False  # it is not there from the start: only a claim that it is running brings it in
     lost: bool = False
+    exits: list[str] = field(default_factory=list)  # how each of its lives ended
     claims: dict[Hashable, MemberClaim] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -39,9 +41,10 @@ class Member:
         return self.address.name
 
     def wanted(self) -> MemberState:
-        """The strongest state that is claimed."""
+        """The strongest state that is claimed; without a claim, running, and dead for one that has not joined."""
         claims = list(self.claims.values())
-        return max((claim.state for claim in claims), key=STRENGTH.__getitem__, default="running")
+        otherwise: MemberState = "dead" if self.joins else "running"
+        return max((claim.state for claim in claims), key=STRENGTH.__getitem__, default=otherwise)
 
 
 def leaves_politely(claims: Iterable[MemberClaim]) -> bool:
@@ -69,6 +72,7 @@ class Members:
         self._members = {member.name: member for member in members}
         self._on_lost = on_lost
         self._on_up = on_up
+        self._unfinished: dict[Hashable, list[str]] = {}  # key -> members of a release that failed
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="kadstorm-member")
         backend.on_exit(self._note_exit)
 
@@ -80,10 +84,29 @@ class Members:
         return list(self._members)
 
     def start(self, *, deadline: float) -> None:
-        """Start all members. Raises MemberFailed."""
-        self._backend.start([member.spec for member in self._members.values()], deadline=deadline)
-        for member in self._members.values():
+        """Start all members but those that join later. Raises MemberFailed."""
+        first = [member for member in self._members.values() if not member.joins]
+        self._backend.start([member.spec for member in first], deadline=deadline)
+        for member in first:
             member.state = "running"
+
+    def initial(self) -> list[str]:
+        """The members that are there from the start, in the plan's order."""
+        return [name for name, member in self._members.items() if not member.joins]
+
+    def here(self, name: str) -> bool:
+        """Whether a member is meant to be in the network: there from the start or joined, and not ended for good."""
+        member = self._members[name]
+        return not member.lost and member.wanted() != "dead"
+
+    def joined(self, name: str) -> bool:
+        """Whether a member has ever been in the network."""
+        member = self._members[name]
+        return not member.joins or member.state != "dead" or bool(member.exits)
+
+    def exits(self, name: str) -> list[str]:
+        """How each past life of a member ended, as the backend told it."""
+        return list(self._members[name].exits)
 
     def lost(self) -> list[str]:
         """Members that ended though nobody wanted that."""
@@ -115,7 +138,23 @@ class Members:
         for member in held:
             with member.lock:
                 member.claims.pop(key, None)
-        self._converge([member.name for member in held])
+        names = list(dict.fromkeys([*self._unfinished.pop(key, []), *(member.name for member in held)]))
+        self._unfinished[key] = names  # until it has succeeded: a second try must know whom it is about
+        self._converge(names)
+        del self._unfinished[key]
+
+    def renew(self, key: Hashable) -> list[str]:
+        """Kill the members of a release that failed, and remove their data: the next release starts them afresh."""
+        names = self._unfinished.get(key, [])
+        stuck = [name for name in names if self._members[name].state != self._members[name].wanted()]
+        for name in stuck:
+            member = self._members[name]
+            with member.lock:
+                self._backend.kill(name)
+                if member.spec.keeps_data:
+                    self._backend.erase(name)
+                member.state = "dead"
+        return stuck
 
     def close(self) -> None:
         """End the threads. The backend ends the members: at a teardown nobody needs them to hand anything over."""
@@ -164,6 +203,7 @@ class Members:
         self._on_up(member.name, time.monotonic() - began)
 
     def _note_exit(self, exit_: Exit) -> None:
+        self._members[exit_.name].exits.append(exit_.how)
         if not exit_.asked:
             self._members[exit_.name].lost = True
             self._on_lost(exit_)

@@ -15,6 +15,7 @@ from harness.backends import ProcessState
 from harness.links import Topology
 from harness.records import Action
 from harness.targets import Ping
+from harness.transfers import Transfer
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,16 @@ class Probe(Protocol):
     topology: Topology
     rng: random.Random  # seeded by the run and the action: the sample of pairs is the same in a replay
 
-    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
-        """Node-to-node pings, side by side."""
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float, padding: int = 0) -> list[Ping]:
+        """Node-to-node pings, side by side; ``padding`` bytes travel with each, both ways."""
+        ...
+
+    def transfers(self, links: Sequence[tuple[str, str]], *, size: int, timeout: float) -> list[Transfer]:
+        """Fresh connections of the harness's own through links (source site, destination node), each echoing ``size`` bytes."""
+        ...
+
+    def exits(self, name: str) -> list[str]:
+        """How each past life of a member ended, as the machine told it (`exit code 0`), oldest first."""
         ...
 
     def process_state(self, name: str) -> ProcessState:

@@ -49,6 +49,7 @@ PositiveTime = Annotated[int, BeforeValidator(_positive_time)]  # µs
 Share = Annotated[int, BeforeValidator(quantities.parse_share)]  # millionths
 Rate = Annotated[int, BeforeValidator(quantities.parse_rate)]  # thousandths per second
 Size = Annotated[int, BeforeValidator(quantities.parse_size)]  # bytes
+Bandwidth = Annotated[int, BeforeValidator(quantities.parse_bandwidth)]  # bytes per second
 Select = Annotated[Selector, BeforeValidator(selectors.parse)]
 
 

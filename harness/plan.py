@@ -16,7 +16,8 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ import yaml
 from harness import faults
 from harness.effects import Effect, MemberClaim
 from harness.errors import ExperimentError
-from harness.experiment import Experiment
-from harness.faults import Fault
+from harness.experiment import MOST_NODES, Experiment
+from harness.faults import CannotPlan, Entry, Fault
 from harness.links import Topology
 from harness.quantities import time_text
 from harness.records import SCHEMA, Action, Plan, PlannedNode
@@ -36,23 +37,44 @@ from harness.selectors import Selector, select_members, select_sites
 ID = re.compile(r"[0-9a-f]{40}")
 
 
-def make_plan(experiment: Experiment) -> Plan:
-    """The plan of an experiment. Raises ExperimentError if something in it would do nothing."""
+def make_plan(experiment: Experiment, *, spare: int = 0) -> Plan:
+    """The plan of an experiment, with ``spare`` more nodes that faults by hand can bring in.
+
+    Raises ExperimentError if something in it would do nothing.
+    """
     seed = experiment.top.seed
-    nodes = plan_nodes(seed, experiment.top.cluster.nodes, experiment.sites)
-    world = World(nodes, k=experiment.top.cluster.node.k, bootstrap=experiment.bootstrap)
+    world = World(
+        plan_nodes(seed, experiment.top.cluster.nodes, experiment.sites),
+        k=experiment.top.cluster.node.k,
+        bootstrap=experiment.bootstrap,
+        duration_us=experiment.top.duration,
+        newcomer=lambda number: plan_node(seed, number, experiment.sites),
+    )
     rngs = {timed.index: random.Random(derived(seed, "entry", timed.index)) for timed in experiment.timeline}
     occurrences = [(entry, timed) for timed in experiment.timeline for entry in timed.occurrences()]
     inert: dict[str, None] = {}
     for entry, timed in sorted(occurrences, key=lambda pair: (pair[0].at_us, pair[0].index)):
-        planned = timed.fault.plan(timed.options, entry, world, rngs[entry.index])
-        if why := world.inert(timed.fault, planned):
+        until = entry.until_us
+        if until is None and timed.fault.lasts == "optional":  # without `for`: until the clock stops
+            until = experiment.top.duration
+        planned, why = _planned(timed.fault, timed.options, replace(entry, until_us=until), world, rngs[entry.index])
+        if why:
             inert[f"{timed.place}: `{entry.name}` at {time_text(entry.at_us)}: {why}"] = None
         world.add(planned)
     if inert:
         raise ExperimentError(list(inert))
+    world.recruit(spare)
     actions = sorted(world.actions, key=lambda action: (action.at_us, action.entry))
-    return Plan(schema=SCHEMA, seed=seed, experiment=experiment.resolved(), nodes=nodes, actions=actions)
+    return Plan(schema=SCHEMA, seed=seed, experiment=experiment.resolved(), nodes=world.nodes, actions=actions)
+
+
+def _planned(fault: Fault, options: Any, entry: Entry, world: World, rng: random.Random) -> tuple[list[Action], str]:
+    """The actions of one occurrence, and why they would do nothing or cannot be had, if so."""
+    try:
+        planned = fault.plan(options, entry, world, rng)
+    except CannotPlan as error:
+        return [], str(error)
+    return planned, world.inert(fault, planned)
 
 
 def plan_bytes(plan: Plan) -> bytes:
@@ -142,22 +164,37 @@ def derived(seed: int, *parts: object) -> int:
 
 
 def plan_nodes(seed: int, count: int, sites: int) -> list[PlannedNode]:
-    """Names, identities and sites of all nodes. Identities are the first 160 bits of a SHA-256 of the seed."""
-    return [
-        PlannedNode(f"node-{i}", f"{derived(seed, 'node', i) >> 96:040x}", f"site-{i % sites}") for i in range(count)
-    ]
+    """Names, identities and sites of nodes. Identities are the first 160 bits of a SHA-256 of the seed."""
+    return [plan_node(seed, number, sites) for number in range(count)]
+
+
+def plan_node(seed: int, number: int, sites: int) -> PlannedNode:
+    """One of them, a joiner too: it is in site number mod ``sites``."""
+    return PlannedNode(f"node-{number}", f"{derived(seed, 'node', number) >> 96:040x}", f"site-{number % sites}")
 
 
 class World:
     """Who is where, and who is alive when, as far as planned. See `faults.PlanWorld` and `selectors.Population`."""
 
-    def __init__(self, nodes: Sequence[PlannedNode], *, k: int, bootstrap: int) -> None:
+    def __init__(
+        self,
+        nodes: Sequence[PlannedNode],
+        *,
+        k: int,
+        bootstrap: int,
+        duration_us: int | None = None,
+        newcomer: Callable[[int], PlannedNode] | None = None,
+    ) -> None:
         self.actions: list[Action] = []
+        self.nodes = list(nodes)
         self.k = k
-        self._topology = Topology.build(nodes, host="")
-        self._numbers = {node.name: int(node.id, 16) for node in nodes}
-        self._bootstrap = [node.name for node in nodes[:bootstrap]]
-        self._away: dict[str, list[tuple[int, int | None]]] = {node.name: [] for node in nodes}
+        self.duration_us = duration_us
+        self._newcomer = newcomer
+        self._topology = Topology.build(self.nodes, host="")
+        self._numbers = {node.name: int(node.id, 16) for node in self.nodes}
+        self._bootstrap = [node.name for node in self.nodes[:bootstrap]]
+        self._there: dict[str, int] = {node.name: 0 for node in self.nodes}  # since when; joiners come later
+        self._away: dict[str, list[tuple[int, int | None]]] = {node.name: [] for node in self.nodes}
         self._now = 0
 
     def add(self, actions: Sequence[Action]) -> None:
@@ -167,6 +204,8 @@ class World:
             for effect in faults.get(action.fault).effects(action, self._topology):
                 if isinstance(effect, MemberClaim) and effect.state == "dead":
                     self._away[effect.member].append((action.at_us, action.until_us))
+                elif isinstance(effect, MemberClaim) and effect.state == "running":
+                    self._there.setdefault(effect.member, action.at_us)
 
     def inert(self, fault: Fault, actions: Sequence[Action]) -> str:
         """Why these actions of one occurrence would do nothing, if so."""
@@ -186,7 +225,36 @@ class World:
     def select_sites(self, selector: Selector, at_us: int, rng: random.Random) -> list[str]:
         """See `PlanWorld.select_sites`."""
         self._now = at_us
+        for atom in selector.atoms:
+            if atom.kind in ("node", "closest", "bootstrap"):
+                self._require_own_sites(select_members(Selector((atom,)), self, rng))
         return select_sites(selector, self, rng)
+
+    def _require_own_sites(self, names: Sequence[str]) -> None:
+        """Raise CannotPlan if links cannot tell one of these members from another that is there by now."""
+        for name in names:
+            others = [n for n in self.members() if n != name and self.site_of(n) == self.site_of(name)]
+            if others:
+                raise CannotPlan(
+                    f"{name} shares {self.site_of(name)} with {others[0]}, so that links cannot tell them apart: "
+                    f"select the site, or raise cluster.sites to {len(self.nodes)}"
+                )
+
+    def members_at(self, at_us: int) -> list[str]:
+        """See `PlanWorld.members_at`."""
+        self._now = at_us
+        return self.members()
+
+    def recruit(self, count: int) -> list[str]:
+        """See `PlanWorld.recruit`."""
+        if self._newcomer is None or len(self.nodes) + count > MOST_NODES:
+            raise CannotPlan(f"{len(self.nodes) + count} nodes in all, and {MOST_NODES} is the most")
+        new = [self._newcomer(len(self.nodes) + i) for i in range(count)]
+        self.nodes += new
+        self._topology = Topology.build(self.nodes, host="")
+        self._away |= {node.name: [] for node in new}
+        self._numbers |= {node.name: int(node.id, 16) for node in new}
+        return [node.name for node in new]
 
     def members(self) -> list[str]:
         """Those alive now."""
@@ -209,6 +277,8 @@ class World:
         return self._numbers[member]
 
     def _alive(self, name: str) -> bool:
+        if self._now < self._there.get(name, self._now + 1):
+            return False
         return not any(since <= self._now and (until is None or self._now < until) for since, until in self._away[name])
 
 

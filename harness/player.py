@@ -15,6 +15,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -68,6 +69,11 @@ class ActionRun:
         }
 
 
+Step = tuple[
+    float, int, Callable[[ActionRun], None], ActionRun
+]  # s since zero, a number that keeps the order, what, whom
+
+
 @dataclass
 class Player:
     """Plays ``actions`` from the monotonic time ``zero`` on. ``problems`` collects what went wrong, for the verdict."""
@@ -81,7 +87,11 @@ class Player:
     problems: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.runs = [ActionRun(index, action, self.fault_of(action.fault)) for index, action in enumerate(self.actions)]
+        self.runs: list[ActionRun] = []
+        self._order = itertools.count()
+        self._steps: list[Step] = []
+        self._changed = threading.Condition()
+        self.add(self.actions)
         self._actors = ThreadPoolExecutor(ACTORS, thread_name_prefix="kadstorm-action")
         self._observers = ThreadPoolExecutor(OBSERVERS, thread_name_prefix="kadstorm-observe")
         self._futures: list[Future[None]] = []
@@ -89,15 +99,35 @@ class Player:
     def play(self, zero: float, until: float) -> None:
         """Take every step that is due before ``until`` (s since ``zero``), each at its time; return at ``until``."""
         self._zero = zero
-        steps = self._steps()
-        while steps and steps[0][0] < until:
-            at, _, step, run = heapq.heappop(steps)
-            self._sleep_until(zero + at)
+        while (due := self._next_step(until)) is not None:
+            _, _, step, run = due
             step(run)
-        self._sleep_until(zero + until)
-        for _, _, step, run in sorted(steps):  # heals that fall on the very end
+        for _, _, step, run in sorted(self._steps):  # heals that fall on the very end
             if step == self._heal:
                 step(run)
+
+    def add(self, actions: Sequence[Action]) -> list[ActionRun]:
+        """Take more actions, also while others are played; those that are late are taken at once. Thread-safe."""
+        with self._changed:
+            added = [
+                ActionRun(len(self.runs) + number, action, self.fault_of(action.fault))
+                for number, action in enumerate(actions)
+            ]
+            self.runs += added
+            for run in added:
+                self._schedule(run)
+            self._changed.notify_all()
+        return added
+
+    def heal_now(self, runs: Sequence[ActionRun]) -> None:
+        """Take these back without waiting for their time; those that have not begun never will. Thread-safe."""
+        with self._changed:
+            for run in runs:
+                if run.state == "planned":
+                    run.state = "skipped"
+                else:
+                    self._push(0.0, self._heal, run)
+            self._changed.notify_all()
 
     def heal_all(self) -> None:
         """Take back whatever is still in force but what was never to be taken back; wait until that is done."""
@@ -118,22 +148,38 @@ class Player:
 
     # --- steps, on the thread that keeps time ----------------------------------------------------
 
-    def _steps(self) -> list[tuple[float, int, Callable[[ActionRun], None], ActionRun]]:
-        order = itertools.count()
-        steps: list[tuple[float, int, Callable[[ActionRun], None], ActionRun]] = []
-        for run in self.runs:
-            at = run.action.at_us / 1e6
-            steps.append((max(0.0, at - BEFORE), next(order), self._measure_before, run))
-            steps.append((at, next(order), self._inject, run))
-            if run.action.until_us is not None:
-                steps.append((run.action.until_us / 1e6, next(order), self._heal, run))
-        heapq.heapify(steps)
-        return steps
+    def _schedule(self, run: ActionRun) -> None:
+        at = run.action.at_us / 1e6
+        self._push(max(0.0, at - BEFORE), self._measure_before, run)
+        self._push(at, self._inject, run)
+        if run.action.until_us is not None:
+            self._push(run.action.until_us / 1e6, self._heal, run)
+
+    def _push(self, at: float, step: Callable[[ActionRun], None], run: ActionRun) -> None:
+        heapq.heappush(self._steps, (at, next(self._order), step, run))
+
+    def _next_step(self, until: float) -> Step | None:
+        """The next step that is due before ``until``, when its time has come; None at ``until``.
+
+        This is the experiment's clock: the time itself is what is awaited, and the run's health looked at meanwhile.
+        """
+        while True:
+            with self._changed:
+                due = min(self._steps[0][0], until) if self._steps else until
+                left = self._zero + due - time.monotonic()
+                if left <= 0:
+                    return heapq.heappop(self._steps) if due < until else None
+                self._changed.wait(min(left, CHECK_EVERY))
+            self.check()
 
     def _measure_before(self, run: ActionRun) -> None:
+        if run.state != "planned":
+            return
         run.measured = self._submit(self._observers, run, self._do_measure_before)
 
     def _inject(self, run: ActionRun) -> None:
+        if run.state == "skipped":
+            return
         absent = [name for name in run.action.targets if name in self.cluster.members.lost()]
         if absent:
             self.events.emit("skipped", **{**run.title, "targets": absent}, detail={"why": "died unasked before"})
@@ -192,11 +238,23 @@ class Player:
     def _do_heal(self, run: ActionRun) -> None:
         if run.injected is not None:
             wait([run.injected])
-        assert run.action.until_us is not None
-        done = self._release(run.index)
+        now_us = round((time.monotonic() - self._zero) * 1e6)
+        due_us = now_us if run.action.until_us is None else min(now_us, run.action.until_us)
+        done = self._released(run)
         run.state = "healed" if run.state == "active" else run.state
-        self.events.emit("healed", **run.title, detail=self._punctuality(run.action.until_us, done))
+        self.events.emit("healed", **run.title, detail=self._punctuality(due_us, done))
         self._submit(self._observers, run, self._do_observe_healed)
+
+    def _released(self, run: ActionRun) -> Enforced:
+        """Take an action back; if that goes on failing, by stronger means. Raises KadstormError if those fail, too."""
+        since = time.monotonic()
+        try:
+            return self._release(run.index)
+        except KadstormError as error:
+            self.events.emit("escalated", **run.title, detail={"why": str(error)})
+            means = self.cluster.escalate(run.index, error, since=since)
+            self.events.emit("escalated", **run.title, detail={"why": str(error), "means": means})
+            return Enforced(since, time.monotonic())
 
     @tenacity.retry(
         stop=tenacity.stop_after_attempt(HEAL_TRIES),
@@ -244,9 +302,3 @@ class Player:
         ]
         sites = {(e.source, e.destination) for e in effects if isinstance(e, LinkEffect)}
         return sites, {e.member for e in effects if isinstance(e, MemberClaim)}
-
-    def _sleep_until(self, when: float) -> None:
-        """This is the experiment's clock: the time itself is what is awaited, and the run's health looked at meanwhile."""
-        while (left := when - time.monotonic()) > 0:
-            self.check()
-            time.sleep(min(left, CHECK_EVERY))

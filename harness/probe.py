@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from harness.backends import ProcessState
 from harness.cluster import Cluster
 from harness.targets import Ping
+from harness.transfers import Transfer
 
 Beside = tuple[set[tuple[str, str]], set[str]]  # site pairs and members on which something else acts now
 
@@ -26,8 +27,14 @@ class ActionProbe:
     def __post_init__(self) -> None:
         self.topology = self.cluster.topology
 
-    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float) -> list[Ping]:
-        return self.cluster.ping(pairs, timeout=timeout)
+    def ping(self, pairs: Sequence[tuple[str, str]], *, timeout: float, padding: int = 0) -> list[Ping]:
+        return self.cluster.ping(pairs, timeout=timeout, padding=padding)
+
+    def transfers(self, links: Sequence[tuple[str, str]], *, size: int, timeout: float) -> list[Transfer]:
+        return self.cluster.transfers(links, size=size, timeout=timeout)
+
+    def exits(self, name: str) -> list[str]:
+        return self.cluster.members.exits(name)
 
     def process_state(self, name: str) -> ProcessState:
         return self.cluster.process_state(name)

@@ -5,6 +5,7 @@
 | ``250ms``, ``10s``, ``2m``, ``1h``, ``50us`` | a time | microseconds |
 | ``20%`` | a share | millionths |
 | ``100/s`` | a rate | thousandths per second |
+| ``16KB/s``, ``1MB/s`` | a bandwidth | bytes per second |
 | ``256B``, ``4KiB``, ``1MiB``, ``2KB`` | a size | bytes |
 """
 
@@ -45,6 +46,12 @@ def parse_rate(value: object) -> int:
     if not rate:
         raise ValueError(f"{expected}, is expected; not {value!r}")
     return rate
+
+
+def parse_bandwidth(value: object) -> int:
+    """Bytes per second. Raises ValueError."""
+    units = {f"{unit}/s": scale for unit, scale in SIZE_UNITS.items()}
+    return _scaled(value, units, "a bandwidth with its unit, such as 16KB/s or 1MB/s")
 
 
 def _scaled(value: object, units: dict[str, int], expected: str) -> int:

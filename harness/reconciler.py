@@ -225,6 +225,7 @@ class LinkReconciler:
         self._known: dict[str, ProxyState] = {}
         self._doubt_until = 0.0  # monotonic
         self._wanted: dict[str, ProxyState] = {}
+        self._unresponsive: Collection[str] = ()
 
     def create(self) -> None:
         """Make every link, without effects. Raises ToxiproxyFailed."""
@@ -242,8 +243,18 @@ class LinkReconciler:
         """
         wanted = desired_state(self._topology, effects, unresponsive)
         with self._lock:
-            self._wanted = wanted
+            self._wanted, self._unresponsive = wanted, unresponsive
             first, sent = time.monotonic(), self._converge(unresponsive)
+            return Applied(len({request.proxy for request in sent}), len(sent), first, time.monotonic())
+
+    def restore(self) -> Applied:
+        """Make every link anew, on a server that knows none, as it was wanted last. Raises ToxiproxyFailed."""
+        with self._lock:
+            first = time.monotonic()
+            self._control.populate(proxy_payloads(self._topology))
+            self._known = {link.proxy: ProxyState() for link in self._topology.links}
+            self._doubt_until = 0.0
+            sent = self._converge(self._unresponsive)
             return Applied(len({request.proxy for request in sent}), len(sent), first, time.monotonic())
 
     def verify(self) -> list[str]:

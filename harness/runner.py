@@ -173,7 +173,7 @@ class Runner:
 
     def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
         load = LoadDriver(
-            self._load_configs(session),
+            load_configs(self.plan, session, self.run_dir),
             spawn=session.spawn,
             folder=self.run_dir / LOAD_LOGS_DIR,
             check=self.interrupt.check,
@@ -184,29 +184,6 @@ class Runner:
         self.live.load = load
         return load
 
-    def _load_configs(self, session: Session) -> list[dict[str, Any]]:
-        load = self.plan.experiment["load"]
-        workers = load["processes"]
-        topology = Topology.build(self.plan.nodes, host=session.host)
-        gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in topology.names]
-        configs = []
-        for index in range(workers):
-            name = f"load-{index}"
-            config = {
-                "worker": name,
-                "index": index,
-                "workers": workers,
-                "seed": self.plan.seed,
-                "cluster": session.cluster_id,
-                "client": registry.target(self.plan.experiment["cluster"]["target"]).load_client,
-                "gateways": gateways,
-                "load": load_options(load),
-                "duration_s": self.plan.experiment["duration_us"] / 1e6,
-                "operations": str((self.run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
-            }
-            configs.append(config)
-        return configs
-
     def _tell_ready(self, booted: Booted) -> None:
         seconds = self.outcome.timings["boot_s"]
         links = len(booted.cluster.topology.links)
@@ -215,7 +192,7 @@ class Runner:
             "ready",
             detail={
                 "seconds": seconds,
-                "nodes": len(self.plan.nodes),
+                "nodes": len(booted.cluster.members.initial()),
                 "links": links,
                 "toxiproxy": booted.toxiproxy_version,
             },
@@ -280,7 +257,7 @@ class Runner:
 
     def _read_back(self, cluster: Cluster, load: LoadDriver) -> None:
         down = cluster.members.unresponsive()
-        alive = [name for name in cluster.members.names() if name not in down]
+        alive = [name for name in cluster.members.initial() if name not in down]
         wanted = self.plan.experiment["load"]
         stored = (
             wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
@@ -291,6 +268,10 @@ class Runner:
         load.quit()
 
     def _check_toxiproxy(self, booted: Booted) -> None:
+        for gap in booted.keeper.gaps:
+            if gap.seconds is not None:
+                text = f"Toxiproxy was away for {gap.seconds:.2f} s, and every link with it ({gap.why})"
+                self.outcome.add("inconclusive", text)
         if not booted.toxiproxy.alive():
             raise HarnessError(f"Toxiproxy ended during the run: {booted.toxiproxy.exit()}")
 
@@ -332,6 +313,32 @@ def check_workers(load: LoadDriver) -> None:
     """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
     if load.exits:
         raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
+
+
+def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, Any]]:
+    """The configuration of each load worker of a plan."""
+    load = plan.experiment["load"]
+    workers = load["processes"]
+    topology = Topology.build(plan.nodes, host=session.host)
+    first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
+    gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
+    configs = []
+    for index in range(workers):
+        name = f"load-{index}"
+        config = {
+            "worker": name,
+            "index": index,
+            "workers": workers,
+            "seed": plan.seed,
+            "cluster": session.cluster_id,
+            "client": registry.target(plan.experiment["cluster"]["target"]).load_client,
+            "gateways": gateways,
+            "load": load_options(load),
+            "duration_s": plan.experiment["duration_us"] / 1e6,
+            "operations": str((run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
+        }
+        configs.append(config)
+    return configs
 
 
 def load_options(load: dict[str, Any]) -> dict[str, Any]:

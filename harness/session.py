@@ -29,6 +29,7 @@ from harness.spawner import Spawner
 
 API_PORT = 9_474  # of the session's Toxiproxy; below the block of nodes and links
 ENGINE_NOTE = "engine"  # in a session's folder: the address of the container engine in which it has something
+SOCKET = "control.sock"  # of a session that stays, in its folder
 FIRST_ADDRESS, LAST_ADDRESS = 1, 200  # x of 127.20.x.1; above that is free for tests and tools
 
 
@@ -183,7 +184,7 @@ def _is_free(host: str) -> bool:
 
 def forget(folder: Path) -> None:
     """Remove a session's folder; what is not there any more is fine."""
-    for name in ("session.json", ENGINE_NOTE, "lock"):
+    for name in ("session.json", ENGINE_NOTE, SOCKET, "lock"):
         with suppress(FileNotFoundError):
             (folder / name).unlink()
     with suppress(FileNotFoundError):

@@ -2,22 +2,38 @@
 
 Tolerance: effective if no sampled ping of A arrives at B, while B's pings arrive at A (unless that is cut as well).
 Ended if all sampled pairs answer within 5 s: connections that were held are closed by the heal, and nodes
-reconnect.
+reconnect. With a toxicity below 100%, fresh connections are looked at instead (`chaos/through.py`).
 """
 
 from __future__ import annotations
 
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
 from chaos.faults.ends import Ends, effects_between, link_action
-from chaos.observing import Silence
+from chaos.observing import PING_TIMEOUT, Silence
+from chaos.through import ThroughLinks, partial
 from harness.effects import Effect
 from harness.faults import Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
+from harness.observation import Observation, Probe
 from harness.records import Action
+from harness.transfers import Transfer
+
+
+class _Some(ThroughLinks):
+    """A black hole for a share of the connections: a fresh one is silent, or is not hit."""
+
+    def __init__(self, fault: Blackhole) -> None:
+        self.effects = fault.effects
+
+    def patience(self, action: Action) -> float:
+        return PING_TIMEOUT
+
+    def hit(self, action: Action, seen: Transfer, before: Transfer) -> bool | None:
+        return seen.ending == "silent"
 
 
 class Blackhole(Silence):
@@ -26,9 +42,27 @@ class Blackhole(Silence):
     key: ClassVar[str] = "blackhole"
     summary: ClassVar[str] = "A's bytes to B vanish, connections stay open"
     level: ClassVar[Level] = "link"
-    lasts: ClassVar[ForRule] = "required"
+    lasts: ClassVar[ForRule] = "optional"
     shorthand: ClassVar[str | None] = None
     Options: ClassVar[type[BaseModel]] = Ends
+
+    def measure_before(self, action: Action, probe: Probe) -> Any:
+        """Nothing; where the effect hits a share of the connections, fresh ones."""
+        if partial(action):
+            return _Some(self).measure_before(action, probe)
+        return super().measure_before(action, probe)
+
+    def observe(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        if partial(action):
+            return _Some(self).observe(action, probe, before)
+        return super().observe(action, probe, before)
+
+    def observe_healed(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        if partial(action):
+            return _Some(self).observe_healed(action, probe, before)
+        return super().observe_healed(action, probe, before)
 
     def plan(self, options: Ends, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
         """One action."""

@@ -2,24 +2,28 @@
 
 Tolerance: effective if each source's median one-way delay, less the one before, is at least latency - jitter - 5 ms
 (strict: a busy machine only adds), and its least is at most twice latency + jitter and 100 ms more. Ended within 25
-ms or a quarter of what was asked.
+ms or a quarter of what was asked. With a toxicity below 100%, fresh connections are looked at instead (`chaos/through.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, model_validator
 
 from chaos.faults.ends import Ends, effects_between, link_action
-from chaos.observing import Delay
+from chaos.observing import DELAY_SLACK, Delay, asked_delay, milliseconds
+from chaos.through import ALLOWANCE, ThroughLinks, median_ms, partial
 from harness.effects import Effect
 from harness.faults import Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
+from harness.observation import Observation, Probe
 from harness.options import PositiveTime, Time, whole_ms
 from harness.quantities import time_text
 from harness.records import Action
+from harness.transfers import Transfer
 
 
 class LatencyOptions(Ends):
@@ -35,15 +39,54 @@ class LatencyOptions(Ends):
         return self
 
 
+class _Some(ThroughLinks):
+    """Latency on a share of the connections: a fresh one is answered that much later, or is not hit."""
+
+    def __init__(self, fault: Latency) -> None:
+        self.effects = fault.effects
+
+    def patience(self, action: Action) -> float:
+        return ALLOWANCE + 2 * sum(asked_delay(action))
+
+    def hit(self, action: Action, seen: Transfer, before: Transfer) -> bool | None:
+        latency, jitter = asked_delay(action)
+        return seen.answered_s - before.answered_s >= latency - jitter - DELAY_SLACK
+
+    def measured(self, seen: Sequence[Transfer], before: Sequence[Transfer]) -> dict[str, Any]:
+        return {
+            "answered_ms": median_ms([each.answered_s for each in seen]),
+            "most_ms": milliseconds(max(each.answered_s for each in seen)),
+            "before_ms": median_ms([each.answered_s for each in before]),
+        }
+
+
 class Latency(Delay):
     """See the module."""
 
     key: ClassVar[str] = "latency"
     summary: ClassVar[str] = "every byte from A to B is late"
     level: ClassVar[Level] = "link"
-    lasts: ClassVar[ForRule] = "required"
+    lasts: ClassVar[ForRule] = "optional"
     shorthand: ClassVar[str | None] = "latency"
     Options: ClassVar[type[BaseModel]] = LatencyOptions
+
+    def measure_before(self, action: Action, probe: Probe) -> Any:
+        """Delays; where the effect hits a share of the connections, fresh ones."""
+        if partial(action):
+            return _Some(self).measure_before(action, probe)
+        return super().measure_before(action, probe)
+
+    def observe(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        if partial(action):
+            return _Some(self).observe(action, probe, before)
+        return super().observe(action, probe, before)
+
+    def observe_healed(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        if partial(action):
+            return _Some(self).observe_healed(action, probe, before)
+        return super().observe_healed(action, probe, before)
 
     def plan(self, options: LatencyOptions, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
         """One action."""

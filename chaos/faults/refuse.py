@@ -37,7 +37,7 @@ class Refuse(Refusal):
     key: ClassVar[str] = "refuse"
     summary: ClassVar[str] = "A cannot open or use connections to B"
     level: ClassVar[Level] = "link"
-    lasts: ClassVar[ForRule] = "required"
+    lasts: ClassVar[ForRule] = "optional"
     shorthand: ClassVar[str | None] = None
     Options: ClassVar[type[BaseModel]] = RefuseOptions
 

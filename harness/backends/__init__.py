@@ -62,6 +62,14 @@ class Toxiproxy(Protocol):
         """How it ended, for people; empty while it lives."""
         ...
 
+    def wait(self) -> None:
+        """Return when it has ended."""
+        ...
+
+    def restart(self) -> str:
+        """Kill what is left of it and start it anew, without its links; returns its version. Raises as `start` does."""
+        ...
+
     def stop(self) -> None:
         """End it."""
         ...

@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-import tenacity
 from docker.errors import APIError, NotFound
 
 from harness.backends import (
@@ -44,7 +43,7 @@ from harness.session import API_PORT, note_engine
 from harness.spawner import describe_exit, tail
 from harness.targets import ImageRecipe
 from harness.toxiproxy.control import ToxiproxyControl
-from harness.toxiproxy.server import START_DEADLINE
+from harness.toxiproxy.server import await_api
 
 STARTERS = 8  # calls of the engine side by side; it does no more at once
 EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
@@ -380,7 +379,8 @@ class ToxiproxyContainer:
     def __init__(self, backend: DockerBackend, log: Path) -> None:
         self._backend = backend
         host = backend._ground.host
-        self._life = _Container(MemberSpec(TOXIPROXY, (), log, watches_parent=True))
+        self._log = log
+        self._life = self._new_life()
         self.control = ToxiproxyControl(host, API_PORT)
 
     def start(self) -> str:
@@ -388,7 +388,7 @@ class ToxiproxyContainer:
         backend = self._backend
         network = backend._network
         assert network is not None
-        backend._lives[TOXIPROXY] = self._life
+        self._life = backend._lives[TOXIPROXY] = self._new_life()
         command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
         try:
             backend.run(
@@ -403,20 +403,27 @@ class ToxiproxyContainer:
         backend.lease.start()
         return version
 
+    def _new_life(self) -> _Container:
+        return _Container(MemberSpec(TOXIPROXY, (), self._log, watches_parent=True))
+
     def _await_api(self) -> str:
-        await_api = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and self.alive()),
-            wait=tenacity.wait_exponential(multiplier=0.01, max=0.2),
-            stop=tenacity.stop_after_delay(START_DEADLINE),
-            reraise=True,
-        )
         try:
-            return await_api(self.control.version)
+            return await_api(self.control, self.alive)
         except ToxiproxyFailed as error:
-            log = self._life.spec.log
+            log = self._log
             raise ToxiproxyFailed(
                 f"Toxiproxy's container did not start: {self.exit() or error}. The end of {log}:\n{tail(log)}"
             ) from error
+
+    def wait(self) -> None:
+        """See `backends.Toxiproxy.wait`."""
+        self._life.ended.wait()
+
+    def restart(self) -> str:
+        """See `backends.Toxiproxy.restart`."""
+        with suppress(MemberFailed):  # `start` removes what is left by force
+            self._backend.kill(TOXIPROXY)
+        return self.start()
 
     def alive(self) -> bool:
         """See `backends.Toxiproxy.alive`."""

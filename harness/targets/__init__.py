@@ -161,6 +161,14 @@ class Target(Protocol):
         pair: tuple[NodeAddress, NodeAddress],
         *,
         timeout: float,
+        padding: int = 0,
     ) -> Ping:
-        """Have one node ping another over the network between them; never raises for what the network does."""
+        """Have one node ping another over the network between them; never raises for what the network does.
+
+        ``padding`` bytes travel with the ping, and come back with its answer (1 MiB at most).
+        """
+        ...
+
+    def echo(self, cluster: str, size: int) -> tuple[bytes, int]:
+        """A request of about ``size`` bytes, and how many bytes a node answers it with at least: about as many."""
         ...

@@ -18,11 +18,13 @@ from harness.targets.kademlia_options import command_line_options
 from node.client import Client
 from node.errors import NodeError
 from node.ids import key_of
-from node.wire import Contact
+from node.wire import HEADER, Contact, Envelope, encode
+from node.wire import Ping as PingRequest
 
 ASKERS = 16  # threads that question nodes side by side
 INSPECT_TIMEOUT = 2.0  # s
 NONCE_BYTES = 8
+ECHO_BYTES = 2**18  # of padding in one request
 DEFAULT_K = 20
 
 
@@ -146,6 +148,7 @@ class KademliaTarget:
         pair: tuple[NodeAddress, NodeAddress],
         *,
         timeout: float,
+        padding: int = 0,
     ) -> Ping:
         """See `Target.ping`. If no answer came back, the destination is asked whether the nonce arrived."""
         assert isinstance(source, KademliaHandle)
@@ -153,7 +156,7 @@ class KademliaTarget:
         here, there = pair
         nonce = secrets.token_bytes(NONCE_BYTES)
         try:
-            report = source.client.ping_via(contact_of(there), nonce, timeout=timeout)
+            report = source.client.ping_via(contact_of(there), nonce, timeout=timeout, padding=padding)
         except NodeError:
             return Ping(here.name, there.name, "unknown")
         if report.outcome == "ok":
@@ -162,6 +165,14 @@ class KademliaTarget:
             return Ping(here.name, there.name, "ok", forward, backward, arrived=True)
         outcome = cast(PingOutcome, report.outcome)
         return Ping(here.name, there.name, outcome, arrived=self._arrived(destination, nonce))
+
+    def echo(self, cluster: str, size: int) -> tuple[bytes, int]:
+        """See `Target.echo`: observers' pings, whose padding comes back as it was sent."""
+        full, rest = divmod(size, ECHO_BYTES)
+        paddings = [ECHO_BYTES] * full + ([rest] if rest or not full else [])
+        requests = (PingRequest(bytes(NONCE_BYTES), observer=True, padding=bytes(padding)) for padding in paddings)
+        frames = [encode(Envelope(cluster, rid, None, request)) for rid, request in enumerate(requests, 1)]
+        return b"".join(frames), sum(paddings) + len(paddings) * (HEADER + len(cluster) + NONCE_BYTES)
 
     @staticmethod
     def _arrived(destination: KademliaHandle, nonce: bytes) -> bool | None:

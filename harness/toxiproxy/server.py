@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import tenacity
@@ -14,6 +15,17 @@ from harness.toxiproxy.control import ToxiproxyControl
 START_DEADLINE = 10.0  # s until its API answers
 LOG_LEVEL = "LOG_LEVEL=warn"  # at "info" it writes a line for each of the thousands of API calls and connections
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
+
+
+def await_api(control: ToxiproxyControl, alive: Callable[[], bool]) -> str:
+    """Wait until a server's API answers, as long as it is ``alive``; its version. Raises ToxiproxyFailed."""
+    until_it_answers = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and alive()),
+        wait=tenacity.wait_exponential(multiplier=0.01, max=0.2),
+        stop=tenacity.stop_after_delay(START_DEADLINE),
+        reraise=True,
+    )
+    return until_it_answers(control.version)
 
 
 class ToxiproxyServer:
@@ -37,14 +49,8 @@ class ToxiproxyServer:
             name="toxiproxy",
             stderr=self._log,
         )
-        await_api = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(lambda error: isinstance(error, ToxiproxyFailed) and self.alive()),
-            wait=tenacity.wait_exponential(multiplier=0.01, max=0.2),
-            stop=tenacity.stop_after_delay(START_DEADLINE),
-            reraise=True,
-        )
         try:
-            return await_api(self.control.version)
+            return await_api(self.control, self.alive)
         except ToxiproxyFailed as error:
             raise ToxiproxyFailed(
                 f"Toxiproxy ({self._binary}) did not start on {self.host}:{self.port}: {self.exit() or error}. "
@@ -58,6 +64,18 @@ class ToxiproxyServer:
     def exit(self) -> str:
         """How it ended, for people; empty while it lives."""
         return "" if self._process is None or self.alive() else describe_exit(self._process.returncode)
+
+    def wait(self) -> None:
+        """Return when the process has ended."""
+        if self._process is not None:
+            self._process.wait()
+
+    def restart(self) -> str:
+        """Kill what is left of it and start it anew, without its links; returns its version. Raises as `start` does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        return self.start()
 
     def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for one that does not go."""

@@ -18,6 +18,7 @@ import pytest
 from harness.cleanup import processes_of, sweep
 from harness.session import state_dir
 
+FOR_GOOD = ("kill", "stop", "restart", "replace", "join")  # faults that take no `for`
 LIMIT = 120.0  # s for one short storm
 SHORT = {
     "name": "short",
@@ -224,6 +225,21 @@ def test_two_runs_at_once_both_pass(background: Any, experiment: Any) -> None:
         ("blackhole", "Blackhole", {"from": "node-1", "to": "node-2"}),
         ("refuse", "Refuse", {"from": "node-1", "to": "node-2"}),
         ("kill", "Kill", {"nodes": 1, "restart_after": "2s"}),
+        ("bandwidth", "Bandwidth", {"rate": "16KB/s", "from": "node-1"}),
+        ("slicer", "Slicer", {"average_size": "64B", "delay": "2ms", "from": "node-1"}),
+        ("slow_close", "SlowClose", {"delay": "500ms", "to": "node-1"}),
+        ("limit_data", "LimitData", {"bytes": "4KiB", "from": "node-1"}),
+        ("reset", "Reset", {"from": "node-1"}),
+        ("pause", "Pause", {"nodes": 1}),
+        ("stop", "Stop", {"nodes": 1}),
+        ("restart", "Restart", {"nodes": 1}),
+        ("replace", "Replace", {"nodes": 1}),
+        ("join", "Join", {"nodes": 1}),
+        (
+            "churn",
+            "Churn",
+            {"nodes": 2, "session": {"exponential": {"mean": "1s"}}, "downtime": {"exponential": {"mean": "1s"}}},
+        ),
     ],
 )
 def test_a_fault_without_effect_makes_the_run_inconclusive(
@@ -232,7 +248,7 @@ def test_a_fault_without_effect_makes_the_run_inconclusive(
     text = INERT.format(module=module, name=name)
     package({"planted_faults": text}, "kadstorm.faults", "inert", "planted_faults:Broken")
     entry: dict[str, Any] = {"at": "1s", "inert": options}
-    if module != "kill":
+    if module not in FOR_GOOD:
         entry["for"] = "3s"
     summary = storm(experiment(timeline=[entry], duration="5s"))
     assert (summary["exit_code"], summary["verdict"]) == (4, "inconclusive")
@@ -404,3 +420,64 @@ def test_ctrl_c_while_toxiproxy_is_being_built_ends_at_once(experiment: Any, tmp
     assert "Traceback" not in output
     assert not psutil.pid_exists(int((tools / "pid").read_text()))
     assert not (tmp_path / "run").exists()
+
+
+# --- faults of the harness's own world ------------------------------------------------------------------------------
+
+
+def toxiproxy_of(folder: Path) -> psutil.Process:
+    return next(p for p in processes_of(session_of(folder)) if any("-port" in word for word in p.cmdline()[1:4]))
+
+
+def test_a_toxiproxy_that_is_killed_is_brought_back_with_its_links_and_the_run_is_inconclusive(
+    background: Any, experiment: Any
+) -> None:
+    slow = {"at": "1s", "for": "8s", "latency": {"latency": "80ms", "from": "node-1", "to": "all"}}
+    process, folder = background(experiment(duration="12s", timeline=[slow]))
+    await_event(folder, "injected")
+    toxiproxy_of(folder).kill()
+    assert process.wait(LIMIT) == 4
+    restarted = await_event(folder, "toxiproxy-restarted")
+    assert restarted["detail"]["gap_s"] > 0
+    reasons = json.loads((folder / "summary.json").read_text())["reasons"]
+    assert any("Toxiproxy was away for" in str(reason) for reason in reasons)
+    # the toxic was there again: its heal had something to take back, and nothing was left
+    assert await_event(folder, "heal-observed")["effective"] is True
+
+
+def test_a_toxiproxy_that_hangs_is_replaced_by_one_that_knows_the_links(background: Any, experiment: Any) -> None:
+    slow = {"at": "1s", "for": "4s", "latency": {"latency": "80ms", "from": "node-1", "to": "all"}}
+    process, folder = background(experiment(duration="10s", timeline=[slow]))
+    await_event(folder, "injected")
+    toxiproxy_of(folder).suspend()
+    assert process.wait(LIMIT) == 4
+    assert "does not answer" in await_event(folder, "toxiproxy-restarted")["detail"]["why"]
+
+
+STUBBORN = """
+import signal, sys
+from node.__main__ import main
+
+sys.argv[0] = "node"
+import asyncio
+import uvloop
+
+original = uvloop.Loop.add_signal_handler
+uvloop.Loop.add_signal_handler = lambda self, number, *rest: original(self, number, lambda: None)
+sys.exit(main())
+"""
+STUBBORN_TARGET = LIAR_TARGET.replace("Liar", "Stubborn").replace("liar", "stubborn")
+
+
+def test_a_node_that_ignores_sigterm_is_ended_and_did_not_leave(storm: Any, experiment: Any, package: Any) -> None:
+    package(
+        {"stubborn": STUBBORN, "stubborn_target": STUBBORN_TARGET},
+        "kadstorm.targets",
+        "stubborn",
+        "stubborn_target:StubbornTarget",
+    )
+    cluster = {**SHORT["cluster"], "target": "stubborn"}  # type: ignore[dict-item]
+    summary = storm(experiment(cluster=cluster, duration="12s", timeline=[{"at": "1s", "stop": {"nodes": "node-4"}}]))
+    assert summary["exit_code"] == 4
+    assert summary["faults"][0]["effective"] is False
+    assert summary["faults"][0]["observed"]["ended"] == {"node-4": "killed by SIGKILL"}

@@ -481,7 +481,14 @@ ATTRIBUTES: dict[LinkEffectKind, st.SearchStrategy[tuple[tuple[str, int], ...]]]
 }
 
 
-def test_any_sequence_of_faults_leaves_toxiproxy_as_the_model_says(server: ToxiproxyServer) -> None:
+SEQUENCES = [
+    15,
+    pytest.param(1000, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+]
+
+
+@pytest.mark.parametrize("sequences", SEQUENCES)
+def test_any_sequence_of_faults_leaves_toxiproxy_as_the_model_says(server: ToxiproxyServer, sequences: int) -> None:
     reconciler = LinkReconciler(SHARED, server.control, BulkWriter(HOST, API_PORT))
 
     class Faults(RuleBasedStateMachine):
@@ -525,6 +532,10 @@ def test_any_sequence_of_faults_leaves_toxiproxy_as_the_model_says(server: Toxip
             assert all(each["enabled"] and not each["toxics"] for each in server.control.states().values())
 
     bounded = settings(
-        max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=sequences,
+        stateful_step_count=20,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
     run_state_machine_as_test(Faults, settings=bounded)

@@ -3,12 +3,21 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
-from chaos.distributions import Distribution, Exponential, Weibull, incomplete_gamma, inverse_gamma
+from chaos.distributions import (
+    Distribution,
+    Exponential,
+    LogNormal,
+    Pareto,
+    Weibull,
+    incomplete_gamma,
+    inverse_gamma,
+)
 from harness.plan import derived
 
 MEAN = 8.0  # s
@@ -30,7 +39,34 @@ def weibull_law(shape: float) -> tuple[Weibull, object, object]:
     return weibull(shape, "8s"), whole.cdf, lambda x: special.gammainc(1 / shape, (x / scale) ** shape)
 
 
+def pareto_law(shape: float) -> tuple[Pareto, object, object]:
+    """The residual is the integral of the survival function over the mean."""
+    least = MEAN * (shape - 1) / shape
+    whole = stats.pareto(shape, scale=least)
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        return np.where(x < least, x / MEAN, 1 - (least / np.maximum(x, least)) ** (shape - 1) / shape)
+
+    return Pareto.model_validate({"shape": shape, "mean": "8s"}), whole.cdf, residual
+
+
+def lognormal_law(sigma: float) -> tuple[LogNormal, object, object]:
+    """F(x) of the residual is (x·S(x) + E[X; X ≤ x])/mean."""
+    mu = math.log(MEAN) - sigma**2 / 2
+    whole = stats.lognorm(sigma, scale=math.exp(mu))
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        below = stats.norm.cdf((np.log(x) - mu) / sigma - sigma)
+        return np.asarray(x * whole.sf(x) / MEAN + below)
+
+    return LogNormal.model_validate({"mean": "8s", "sigma": sigma}), whole.cdf, residual
+
+
 LAWS = {
+    "pareto 1.5": pareto_law(1.5),
+    "pareto 4": pareto_law(4.0),
+    "lognormal .5": lognormal_law(0.5),
+    "lognormal 2": lognormal_law(2.0),
     "exponential": (exponential("8s"), stats.expon(scale=MEAN).cdf, stats.expon(scale=MEAN).cdf),
     "weibull .34": weibull_law(0.34),
     "weibull .5": weibull_law(0.5),

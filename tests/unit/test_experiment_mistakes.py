@@ -45,6 +45,7 @@ EXPECTED = [
     (12, "no metric `lookup.sucess`", "lookup.success"),
     (13, "no timeline entry `storm`",),
 ]  # fmt: skip
+MEAN = "{exponential: {mean: 2s}}"
 JARGON = re.compile(r"Input should|Value error|type=|validation error|pydantic|Field required|Extra inputs", re.I)
 
 
@@ -109,7 +110,7 @@ def test_every_mistake_of_a_bad_file_is_told_and_nothing_else(tmp_path: Path) ->
         (base(entry="{at: 28s, for: 5s, partition: halves}"), 6, "ends at 33s"),
         (base(entry="{at: 28s, kill: {nodes: 1, restart_after: 5s}}"), 6, "ends at 33s"),
         (base(entry="{at: 1s, for: 5s, kill: {nodes: 1}}"), 6, "takes no `for`"),
-        (base(entry="{at: 1s, partition: halves}"), 6, "needs `for`"),
+        (base(entry=f"{{at: 1s, churn: {{nodes: 1, session: {MEAN}, downtime: {MEAN}}}}}"), 6, "needs `for`"),
         (base(entry="{at: 1s, kill: {nodes: 11}}"), 6, "the cluster has 10"),
         (base(entry="{at: 1s, kill: {nodes: 0}}"), 6, "from 1 on"),
         (base(entry="{at: 1s, kill: {nodes: 0%}}"), 6, "above 0%"),
@@ -118,7 +119,7 @@ def test_every_mistake_of_a_bad_file_is_told_and_nothing_else(tmp_path: Path) ->
         (base(entry="{at: 1s, kill: {nodes: []}}"), 6, "must select something"),
         (base(entry="{at: 1s, kill: }"), 6, "`nodes` is missing"),
         (base(entry="{at: 1s, kill: 3}"), 6, "a mapping is expected"),
-        (base(entry="{at: 1s, bandwidth: {rate: 1KB/s}}"), 6, "no fault `bandwidth`"),
+        (base(entry="{at: 1s, bandwith: {rate: 1KB/s}}"), 6, "did you mean `bandwidth`"),
         (base(entry="{at: 1s, for: 5s, repeat: {every: 4s, times: 2}, partition: halves}"), 6, "overlap"),
         (base(entry="{at: 1s, for: 5s, repeat: {every: 9s, times: 9}, partition: halves}"), 6, "ends at"),
         (base(entry="{at: 1s, repeat: {every: 4s, times: 2}, partition: halves}"), 6, "needs `for`"),

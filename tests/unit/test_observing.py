@@ -37,7 +37,7 @@ class MadeUp:
     topology: Topology = TOPOLOGY
     rng: random.Random = field(default_factory=lambda: random.Random(1))
 
-    def ping(self, pairs: Sequence[Pair], *, timeout: float) -> list[Ping]:
+    def ping(self, pairs: Sequence[Pair], *, timeout: float, padding: int = 0) -> list[Ping]:
         return [self._one(*pair) for pair in pairs]
 
     def _one(self, here: str, there: str) -> Ping:

@@ -26,7 +26,8 @@ class RememberingCluster:
 
     topology = TOPOLOGY
 
-    def __init__(self, *, lost: Sequence[str] = (), failures: int = 0) -> None:
+    def __init__(self, *, lost: Sequence[str] = (), failures: int = 0, hopeless: bool = False) -> None:
+        self.hopeless = hopeless
         self.members = SimpleNamespace(lost=lambda: list(lost), unresponsive=set)
         self.done: list[tuple[str, Hashable]] = []
         self.failures = failures
@@ -44,6 +45,13 @@ class RememberingCluster:
             raise ToxiproxyFailed("the API is away")
         self._in_force.remove(key)
         return Enforced(time.monotonic(), time.monotonic())
+
+    def escalate(self, key: Hashable, error: Exception, *, since: float) -> str:
+        self.done.append(("escalate", key))
+        if self.hopeless:
+            raise error
+        self._in_force.remove(key)
+        return "means"
 
     def in_force(self) -> list[Hashable]:
         return list(self._in_force)
@@ -146,10 +154,19 @@ def test_a_heal_that_fails_is_tried_again(play: Any, journal: list[Event]) -> No
 
 
 def test_a_heal_that_goes_on_failing_is_told(play: Any, journal: list[Event]) -> None:
-    player = play(RememberingCluster(failures=99), Plain(), act(20, 60))
+    player = play(RememberingCluster(failures=99, hopeless=True), Plain(), act(20, 60))
     assert player.problems == ["entry: could not heal: the API is away"]
     assert player.runs[0].state == "failed"
     assert "error" in kinds(journal)
+
+
+def test_a_heal_that_goes_on_failing_is_escalated_and_that_is_journalled(play: Any, journal: list[Event]) -> None:
+    cluster = RememberingCluster(failures=99)
+    player = play(cluster, Plain(), act(20, 60))
+    assert cluster.done == [("enforce", 0), *[("release", 0)] * 3, ("escalate", 0)]
+    told = [event.detail for event in journal if event.event == "escalated"]
+    assert told == [{"why": "the API is away"}, {"why": "the API is away", "means": "means"}]
+    assert (player.problems, player.runs[0].state) == ([], "healed")
 
 
 @pytest.mark.parametrize("method", ["measure_before", "effects", "observe"])

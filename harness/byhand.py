@@ -1,0 +1,219 @@
+"""The commands `up`, `status`, `inject`, `heal` and `down`: what they ask of a standing session, and what they print.
+
+See `standing.py` for the session itself. Functions raise KadstormError and return exit codes; they print through ``say``.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness.errors import HarnessError, UsageError
+from harness.plan import make_plan, plan_bytes
+from harness.quantities import parse_time
+from harness.records import EXPERIMENT_FILE, PLAN_FILE
+from harness.runfolder import new_run_dir
+from harness.session import SOCKET, Lock, recorded_sessions, state_dir
+from harness.standing import send
+
+SUPERVISOR_LOG = "supervisor.log"
+ENDING = 60.0  # s for a session to end
+NAME = "by-hand"
+
+Say = Callable[[str], None]
+
+
+def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path, parent: Path, say: Say) -> str:
+    """Start a session in the background and wait until it is ready; its id. Raises KadstormError."""
+    from harness import document, experiment
+
+    seconds = _time(ttl, "--ttl") / 1e6
+    source = document.parse(json.dumps({"name": NAME, "duration": "1000h"}), "kadstorm up")
+    for assignment in overrides:
+        source.override(assignment)
+    checked = experiment.check(source)
+    nodes = checked.top.cluster.nodes
+    plan = make_plan(checked, spare=max(4, nodes // 2) if spare is None else spare)
+    plan.experiment["durable"] = True  # faults to come may keep data
+    run_dir = new_run_dir(NAME, parent)
+    (run_dir / EXPERIMENT_FILE).write_text(checked.text)
+    (run_dir / PLAN_FILE).write_bytes(plan_bytes(plan))
+    config = {"run_dir": str(run_dir.resolve()), "toxiproxy": str(toxiproxy), "ttl_s": seconds}
+    with (run_dir / SUPERVISOR_LOG).open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "harness.standing"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # it outlives this command and its terminal
+        )
+    return _await_ready(process, config, run_dir, say)
+
+
+def _await_ready(process: subprocess.Popen[bytes], config: dict[str, Any], run_dir: Path, say: Say) -> str:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(config).encode() + b"\n")
+        process.stdin.close()
+        for line in process.stdout:
+            told = json.loads(line)
+            if "error" in told:
+                raise HarnessError(f"the session did not start: {told['error']}")
+            if "ready" in told:
+                say(f"ready: {told['links']} links; journal and logs in {run_dir}")
+                return str(told["ready"])
+            if "said" in told:
+                say(told["said"])
+    except BaseException:
+        process.send_signal(signal.SIGTERM)  # also on Ctrl-C: half a session is none
+        process.wait()
+        raise
+    raise HarnessError(f"the session did not start (exit code {process.wait()}); see {run_dir / SUPERVISOR_LOG}")
+
+
+def standing_sessions() -> list[Path]:
+    """Folders of the sessions that stay and live, oldest first."""
+    alive = []
+    for folder, _ in recorded_sessions(state_dir()):
+        lock = Lock(folder / "lock")
+        if not (folder / SOCKET).exists():
+            continue
+        if lock.acquire():
+            lock.release()  # nobody holds it: dead, a matter for `cleanup`
+        else:
+            alive.append(folder)
+    return alive
+
+
+def chosen(session: str | None) -> Path:
+    """The folder of the session that is meant: the only one, or the one of that name. Raises UsageError."""
+    there = standing_sessions()
+    names = ", ".join(folder.name for folder in there)
+    if session is not None:
+        found = [folder for folder in there if folder.name == session]
+        if not found:
+            raise UsageError(f"no session `{session}` stays; there are: {names or 'none'}")
+        return found[0]
+    if not there:
+        raise UsageError("no session stays: start one with `kadstorm up`")
+    if len(there) > 1:
+        raise UsageError(f"several sessions stay, name one with --session: {names}")
+    return there[0]
+
+
+def ask(session: str | None, request: dict[str, Any], say: Say) -> int:
+    """Send a request and say what comes back; the exit code. Raises KadstormError."""
+    folder = chosen(session)
+    try:
+        for line in send(folder / SOCKET, request):
+            if "error" in line and "done" in line:
+                say(str(line["error"]))
+            elif "done" not in line:
+                say(_line(line))
+            if "done" in line:
+                return int(line["done"])
+    except OSError as error:
+        raise HarnessError(f"{folder.name}: its supervisor does not answer: {error.strerror}") from error
+    raise HarnessError(f"{folder.name}: its supervisor ended in the middle of an answer")
+
+
+def status(session: str | None, *, as_json: bool, say: Say) -> int:
+    """What a session is and has in force."""
+    folder = chosen(session)
+    told = next(iter(send(folder / SOCKET, {"do": "status"})))
+    if as_json:
+        say(json.dumps(told))
+        return 0
+    states = list(told["members"].values())
+    counts = ", ".join(f"{states.count(state)} {state}" for state in ("running", "paused", "dead") if state in states)
+    say(f"{told['session']}: {told['backend']}, {counts}, {told['spare']} spare; ends in {told['ends_in_s']:.0f} s")
+    say(f"journal and logs: {told['run_dir']}")
+    for fault in told["faults"]:
+        end = "until it is healed" if fault["ends_in_s"] is None else f"for {fault['ends_in_s']:.0f} s more"
+        say(f"in force: {fault['name']} {end}, on {', '.join(fault['targets'])}")
+    if not told["faults"]:
+        say("no fault is in force")
+    for gap in told["toxiproxy_gaps_s"]:
+        say(f"Toxiproxy was away for {gap} s")
+    return 0
+
+
+def inject(
+    session: str | None, fault: str, words: Sequence[str], *, for_: str | None, name: str | None, say: Say
+) -> int:
+    """Put a fault in force; ``words`` are its options as typed: ``--shape halves``."""
+    request = {
+        "do": "inject",
+        "fault": fault,
+        "options": options_of(words),
+        "for_us": None if for_ is None else _time(for_, "--for"),
+        "name": name,
+    }
+    return ask(session, request, say)
+
+
+def down(session: str | None, say: Say) -> int:
+    """End a session, and wait until it has."""
+    folder = chosen(session)
+    for line in send(folder / SOCKET, {"do": "down"}):
+        if "said" in line:
+            say(line["said"])
+    deadline = time.monotonic() + ENDING
+    while folder.exists():
+        if time.monotonic() > deadline:
+            raise HarnessError(f"{folder.name} does not end; `kadstorm cleanup --all` ends it")
+        time.sleep(0.05)  # its folder is the last thing to go: that it is gone is all that can be seen from here
+    say(f"{folder.name}: ended")
+    return 0
+
+
+def options_of(words: Sequence[str]) -> dict[str, Any]:
+    """``--restart-after 4s --one-way`` -> {"restart_after": "4s", "one_way": True}. Values are YAML. Raises UsageError."""
+    options: dict[str, Any] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--"):
+            raise UsageError(f"an option such as --shape halves is expected, not `{word}`")
+        key, equals, value = word.removeprefix("--").partition("=")
+        if not equals:
+            value = left.pop(0) if left and not left[0].startswith("--") else "true"
+        try:
+            options[key.replace("-", "_")] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--{key}: `{value}` is no YAML") from error
+    return options
+
+
+def _time(text: str, option: str) -> int:
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+def _line(told: dict[str, Any]) -> str:
+    if "said" in told:
+        return str(told["said"])
+    if "targets" in told:
+        return f"{told['name']}: on {', '.join(told['targets'])}"
+    if told.get("event") == "error":
+        return f"{told['name']}: {told.get('message')}"
+    words: dict[tuple[str, Any], str] = {
+        ("observe", True): "in effect",
+        ("observe", False): "had no effect",
+        ("heal-observed", True): "has ended",
+        ("heal-observed", False): "is still felt",
+    }
+    word = words.get((str(told.get("event")), told.get("effective")), "cannot be told")
+    seen = ", ".join(f"{key} {value}" for key, value in told.get("observed", {}).items())
+    return f"{told['name']}: {word} ({seen})" if seen else f"{told['name']}: {word}"

@@ -1,0 +1,349 @@
+"""A cluster that stays: the supervisor behind `kadstorm up`, a process of its own in the background.
+
+It is the parent of all nodes and holds the session's lease, like a run in the foreground; what is new is that its actions come
+from outside, over a Unix socket in the session's folder (mode 0600: only its owner may connect). One line of JSON is a request,
+one or more lines are its answer, and the last of them has `done`: an exit code. Requests are served side by side, so that
+two terminals may talk at once; every fault goes through one player, which journals it as in a run.
+
+It ends in order on `down`, on SIGTERM (as `kadstorm cleanup --all` sends it), and when its time (`--ttl`) is up. Started as
+`python -m harness.standing`; its configuration is one line of JSON on standard input, its progress lines of JSON on standard
+output until it is ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import socketserver
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from harness import faults
+from harness.boot import Booted, boot
+from harness.cleanup import end_processes
+from harness.errors import KadstormError, UsageError
+from harness.events import Events
+from harness.faults import Entry
+from harness.injection import checked_options
+from harness.interrupt import Interrupt, Interrupted
+from harness.journal import Journal
+from harness.liveworld import LiveWorld
+from harness.plan import load_plan, plan_bytes
+from harness.player import ActionRun, Player
+from harness.records import EVENTS_FILE, PLAN_FILE, Event, Plan
+from harness.session import SOCKET, Session, state_dir
+
+AHEAD = 1.0  # s between the request of a fault and its injection: the value before it is measured meanwhile
+ANSWER = 60.0  # s that an effect, or its end, is waited for
+LONGEST_PATH = 100  # bytes of a Unix socket's path
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+class Down(KadstormError):
+    """Somebody asked the session to end, or its time is up."""
+
+    exit_code = 0
+
+
+def address_of(path: Path) -> str:
+    """Where to bind or connect: the path, or a short way to it for one that is longer than a socket's may be (Linux)."""
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        return str(path)
+    return f"/proc/self/fd/{os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)}/{path.name}"
+
+
+class Standing:
+    """One session that stays. `serve` returns when it has ended."""
+
+    def __init__(self, plan: Plan, booted: Booted, session: Session, run_dir: Path, events: Events, ttl: float) -> None:
+        self.plan, self.cluster, self.session, self.run_dir = plan, booted.cluster, session, run_dir
+        self._booted, self._events, self._ttl = booted, events, ttl
+        self._asked_down = threading.Event()
+        self._heard = threading.Condition()
+        self._told: list[Event] = []
+        self._naming = threading.Lock()
+        self._entries: dict[str, list[ActionRun]] = {}
+        self.player = Player(self.cluster, events, [], faults.get, plan.seed, check=self._check)
+        self._interrupt = Interrupt()
+        events.subscribe(self._note)
+
+    def serve(self, interrupt: Interrupt) -> str:
+        """Play what is asked for until the end; why it ended."""
+        self._interrupt = interrupt
+        self.zero = time.monotonic()
+        self._events.start_clock(self.zero)
+        self._events.emit("clock")
+        try:
+            self.player.play(self.zero, self._ttl)
+        except (Down, Interrupted) as error:
+            return str(error)
+        return "its time was up"
+
+    def _check(self) -> None:
+        self._interrupt.check()
+        if self._asked_down.is_set():
+            raise Down("it was asked to end")
+
+    def _note(self, event: Event) -> None:
+        with self._heard:
+            self._told.append(event)
+            self._heard.notify_all()
+
+    # --- requests --------------------------------------------------------------------------------
+
+    def answer(self, request: dict[str, Any], tell: Tell) -> int:
+        """Do what a request asks; the exit code. Raises KadstormError."""
+        handlers: dict[str, Callable[[dict[str, Any], Tell], int]] = {
+            "status": self._status,
+            "inject": self._inject,
+            "heal": self._heal,
+            "down": self._down,
+        }
+        handler = handlers.get(str(request.get("do")))
+        if handler is None:
+            raise UsageError(f"no request `{request.get('do')}`; there are: {', '.join(handlers)}")
+        return handler(request, tell)
+
+    def _status(self, request: dict[str, Any], tell: Tell) -> int:
+        members = self.cluster.members
+        joined = [name for name in members.names() if members.joined(name)]
+        tell(
+            {
+                "session": self.session.id,
+                "pid": os.getpid(),
+                "run_dir": str(self.run_dir),
+                "backend": self.plan.experiment["cluster"]["backend"],
+                "target": self.plan.experiment["cluster"]["target"],
+                "cluster": self.session.cluster_id,
+                "seed": self.plan.seed,
+                "ends_in_s": round(max(0.0, self._ttl - (time.monotonic() - self.zero)), 1),
+                "members": {name: members.process_state(name) for name in joined},
+                "spare": len(members.names()) - len(joined),
+                "gateways": [
+                    {"name": name, "host": address.host, "port": address.port}
+                    for name, address in self.cluster.addresses.items()
+                    if name in members.initial()
+                ],
+                "faults": list(self._in_force()),
+                "toxiproxy_gaps_s": [gap.seconds for gap in self._booted.keeper.gaps],
+            }
+        )
+        return 0
+
+    def _in_force(self) -> Iterator[dict[str, Any]]:
+        for name, runs in list(self._entries.items()):
+            active = [run for run in runs if run.state in ("active", "failed")]
+            planned = [run for run in runs if run.state == "planned"]
+            if active or planned:
+                ends = [run.action.until_us for run in runs]
+                until = None if None in ends else max(end or 0 for end in ends) / 1e6
+                targets = dict.fromkeys(target for run in active for target in run.action.targets)
+                yield {
+                    "name": name,
+                    "fault": runs[0].action.fault,
+                    "targets": list(targets),
+                    "ends_in_s": None if until is None else round(self.zero + until - time.monotonic(), 1),
+                }
+
+    def _inject(self, request: dict[str, Any], tell: Tell) -> int:
+        fault = faults.get(str(request.get("fault")))
+        options = checked_options(fault, dict(request.get("options") or {}))
+        lasts = request.get("for_us")
+        if fault.lasts == "required" and lasts is None:
+            raise UsageError(f"{fault.key} needs --for: how long it lasts")
+        if fault.lasts == "refused" and lasts is not None:
+            raise UsageError(f"{fault.key} takes no --for")
+        with self._naming:  # two terminals plan one after the other, each on what the other has left
+            name = self._free_name(request.get("name"), fault.key)
+            at = round((time.monotonic() - self.zero + AHEAD) * 1e6)
+            entry = Entry(len(self._entries), name, at, None if lasts is None else at + int(lasts))
+            rng = random.Random(f"{self.plan.seed}/by-hand/{entry.index}")
+            actions = fault.plan(options, entry, LiveWorld(self.cluster), rng)
+            if not actions or not all(fault.effects(action, self.cluster.topology) for action in actions):
+                raise UsageError(f"{fault.key} would do nothing: nobody that it selects is there")
+            self._entries[name] = runs = self.player.add(sorted(actions, key=lambda action: action.at_us))
+        tell({"name": name, "targets": list(dict.fromkeys(target for run in runs for target in run.action.targets))})
+        return self._observed(runs[:1], ("observe",), tell)
+
+    def _free_name(self, asked: object, key: str) -> str:
+        if asked is not None:
+            if str(asked) in self._entries:
+                raise UsageError(f"the name {asked!r} is taken by a fault of this session")
+            return str(asked)
+        number, name = 2, key
+        while name in self._entries:
+            number, name = number + 1, f"{key}-{number}"
+        return name
+
+    def _heal(self, request: dict[str, Any], tell: Tell) -> int:
+        name = request.get("name")
+        if name is not None and name not in self._entries:
+            there = ", ".join(self._entries) or "none yet"
+            raise UsageError(f"no fault `{name}` in this session; there are: {there}")
+        chosen = [run for key, runs in list(self._entries.items()) for run in runs if name in (None, key)]
+        due = [run for run in chosen if run.state in ("active", "failed") and (name or run.fault.lasts != "refused")]
+        self.player.heal_now([run for run in chosen if run.state == "planned"])
+        if not due:
+            tell({"said": "nothing is in force that could be taken back"})
+            return 0
+        self.player.heal_now(due)
+        return self._observed(due, ("heal-observed",), tell)
+
+    def _observed(self, runs: Sequence[ActionRun], kinds: Sequence[str], tell: Tell) -> int:
+        """Tell what is measured of these actions as it comes; 4 if an effect was not there, 1 if it did not end."""
+        waiting = {run.index for run in runs}
+        code, seen, deadline = 0, 0, time.monotonic() + ANSWER
+        while waiting and time.monotonic() < deadline:
+            with self._heard:
+                self._heard.wait_for(lambda seen=seen: len(self._told) > seen, timeout=1.0)  # type: ignore[misc]
+                news, seen = self._told[seen:], len(self._told)
+            for event in news:
+                if event.action in waiting and event.event in (*kinds, "error", "skipped"):
+                    waiting.discard(event.action)
+                    code = max(code, self._tell_observed(event, tell))
+        if waiting:
+            tell({"said": f"not observed within {ANSWER:g} s"})
+        return 4 if waiting else code
+
+    @staticmethod
+    def _tell_observed(event: Event, tell: Tell) -> int:
+        effective = event.effective if isinstance(event.effective, bool) else None
+        told = {"event": event.event, "name": event.name, "effective": effective, "observed": event.observed}
+        tell({**told, **event.detail})
+        if event.event == "error":
+            return 3
+        return 0 if effective is not False else 1 if event.event == "heal-observed" else 4
+
+    def _down(self, request: dict[str, Any], tell: Tell) -> int:
+        tell({"said": "ending"})
+        self._asked_down.set()
+        return 0
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    """Serves requests to one standing session."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, standing: Standing) -> None:
+        self.standing = standing
+        before = os.umask(0o177)  # the socket is made with mode 0600, not changed to it later
+        try:
+            super().__init__(address_of(path), _Request)
+        finally:
+            os.umask(before)
+
+
+class _Request(socketserver.StreamRequestHandler):
+    """One connection: one request."""
+
+    def handle(self) -> None:
+        assert isinstance(self.server, _Server)
+
+        def tell(line: dict[str, Any]) -> None:
+            self.wfile.write(json.dumps(line).encode() + b"\n")
+
+        with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone; what was asked goes on
+            try:
+                request = json.loads(self.rfile.readline())
+                code = self.server.standing.answer(request, tell)
+            except KadstormError as error:
+                tell({"error": str(error), "done": error.exit_code})
+            except ValueError as error:
+                tell({"error": f"not a request: {error}", "done": 2})
+            else:
+                tell({"done": code})
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
+    """Boot, serve, tear down. Raises KadstormError if it could not boot."""
+    run_dir, plan = Path(config["run_dir"]), load_plan(Path(config["run_dir"]) / PLAN_FILE)
+    with ExitStack() as stack:
+        journal = Journal(run_dir / EVENTS_FILE)
+        stack.callback(journal.close)
+        session = Session(run_dir)
+        stack.callback(session.close)
+        stack.callback(end_processes, session.id)
+        events = Events(journal.write)
+        events.subscribe(lambda event: tell({"event": event.event, "name": event.name}))
+        events.emit("session", name=plan.experiment["name"], detail={"id": session.id, "seed": plan.seed})
+        tell({"session": session.id, "said": f"starting {plan.experiment['cluster']['nodes']} nodes"})
+        booted = boot(
+            plan, session, run_dir, Path(config["toxiproxy"]), events,
+            lambda _, close: _later(stack, close), interrupt.check,
+        )  # fmt: skip
+        events.emit("ready", detail={"nodes": len(booted.cluster.members.initial())})
+        standing = Standing(plan, booted, session, run_dir, events, config["ttl_s"])
+        stack.callback(_write_plan, standing)
+        stack.callback(standing.player.close)
+        stack.callback(standing.player.heal_all)
+        path = state_dir() / "sessions" / session.id / SOCKET
+        server = _Server(path, standing)
+        stack.callback(path.unlink, missing_ok=True)
+        stack.callback(server.server_close)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
+        stack.callback(server.shutdown)
+        standing.zero = time.monotonic()
+        thread.start()
+        tell({"ready": session.id, "links": len(booted.cluster.topology.links)})
+        why = standing.serve(interrupt)
+        events.emit("end", detail={"reasons": [{"kind": "interrupted", "text": why}]})
+
+
+def _later(stack: ExitStack, close: Callable[[], None]) -> None:
+    stack.callback(close)
+
+
+def _write_plan(standing: Standing) -> None:
+    """The plan with all that was done by hand, so that the folder says it."""
+    standing.plan.actions = [run.action for run in standing.player.runs]
+    (standing.run_dir / PLAN_FILE).write_bytes(plan_bytes(standing.plan))
+
+
+def send(path: Path, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Ask a standing session; the lines of its answer as they come. Raises OSError if nobody listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(address_of(path))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        with connection.makefile("rb") as lines:
+            for line in lines:
+                yield json.loads(line)
+
+
+def main() -> None:
+    """See the module."""
+    config = json.loads(sys.stdin.readline())
+    listening = True
+
+    def tell(line: dict[str, Any]) -> None:
+        nonlocal listening
+        if listening:
+            try:
+                sys.stdout.write(json.dumps(line) + "\n")
+                sys.stdout.flush()
+            except OSError:  # `up` has gone: nobody reads the progress any more
+                listening = False
+        listening = listening and "ready" not in line
+
+    with Interrupt().installed() as interrupt:
+        try:
+            supervise(config, tell, interrupt)
+        except KadstormError as error:
+            listening = True
+            tell({"error": str(error), "done": error.exit_code})
+            sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
