@@ -146,7 +146,7 @@ def report(ctx: click.Context, run_dir: Path, open_: bool) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["faults", "experiments", "checkers"]))
+@click.argument("what", type=click.Choice(["faults", "experiments", "shapes", "checkers"]))
 def list_(what: str) -> None:
     """List what there is, with options."""
     from harness import catalogue

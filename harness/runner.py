@@ -27,6 +27,7 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
+from harness.load_options import expected_operations, patience, worker_options
 from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
@@ -200,7 +201,8 @@ class Runner:
                 "cluster": session.cluster_id,
                 "client": registry.target(self.plan.experiment["cluster"]["target"]).load_client,
                 "gateways": gateways,
-                "load": load_options(load),
+                "sites": [client_site(topology, name) for name in load.get("sites", [])],
+                "load": worker_options(load),
                 "duration_s": self.plan.experiment["duration_us"] / 1e6,
                 "operations": str((self.run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
             }
@@ -249,7 +251,7 @@ class Runner:
         assert self.live.sampler is not None
         self.live.sampler.start()
         player.play(zero, duration)
-        done = load.wait_drained(GRACE + self.plan.experiment["load"]["timeout_us"] / 1e6)
+        done = load.wait_drained(GRACE + patience(self.plan.experiment["load"]))
         self.events.emit("load", name="drained", detail=asdict(done))
         check_workers(load)
         return player
@@ -282,9 +284,8 @@ class Runner:
         down = cluster.members.unresponsive()
         alive = [name for name in cluster.members.names() if name not in down]
         wanted = self.plan.experiment["load"]
-        stored = (
-            wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
-        )
+        seconds = self.plan.experiment["duration_us"] / 1e6
+        stored = wanted["keys"] + (expected_operations(wanted, seconds) or 100 * seconds)
         deadline = GRACE + 3 * wanted["timeout_us"] / 1e6 + READBACK_PER_KEY * stored
         found = load.readback(alive, deadline)
         self.events.emit("load", name="readback", detail=asdict(found))
@@ -334,17 +335,7 @@ def check_workers(load: LoadDriver) -> None:
         raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
 
 
-def load_options(load: dict[str, Any]) -> dict[str, Any]:
-    """The resolved load of a plan as a worker's configuration has it: seconds and shares."""
-    return {
-        "rate_per_s": None if load["rate_per_1000s"] is None else load["rate_per_1000s"] / 1000,
-        "users": load["users"],
-        "think_s": load["think_us"] / 1e6,
-        "arrivals": load["arrivals"] or "poisson",
-        "stores": load["stores_ppm"] / 1e6,
-        "keys": load["keys"],
-        "value_size": load["value_size"],
-        "write_acks": load["write_acks"],
-        "gateways": load["gateways"],
-        "timeout_s": load["timeout_us"] / 1e6,
-    }
+def client_site(topology: Topology, site: str) -> dict[str, Any]:
+    """Where clients of a site dial: at the site's proxies, but for a node that is alone in it, which has none to itself."""
+    direct = [name for name in topology.nodes_of(site) if topology.nodes_of(site) == (name,)]
+    return {"name": site, "offset": topology.offset_of(site), "direct": direct}

@@ -73,7 +73,7 @@ class ClosedUser(LoadUser):
 def user_class(workload: Workload) -> type[LoadUser]:
     """The user class for the workload's model, bound to it."""
     LoadUser.workload = workload
-    return OpenUser if workload.options.rate_per_s is not None else ClosedUser
+    return ClosedUser if workload.options.users is not None else OpenUser
 
 
 class RequestEvents:

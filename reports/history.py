@@ -22,6 +22,7 @@ import pandas as pd
 import pyarrow as pa
 
 from harness.records import (
+    ADDED_OPERATION_COLUMNS,
     EVENTS_FILE,
     NODE_COLUMNS,
     NODES_FILE,
@@ -241,6 +242,9 @@ def _read_stream(path: Path, columns: dict[str, str], notes: list[str]) -> pa.Ta
 
 def _fitted(path: Path, table: pa.Table, columns: dict[str, str]) -> pa.Table:
     """The columns that we know, with their types; those that a newer version added are left out."""
+    for name, default in ADDED_OPERATION_COLUMNS.items():
+        if name in columns and name not in table.column_names:
+            table = table.append_column(name, pa.array([default] * len(table), _schema(columns).field(name).type))
     if missing := [name for name in columns if name not in table.column_names]:
         raise RunFolderError(f"{path}: has no column `{missing[0]}`")
     try:
