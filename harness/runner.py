@@ -21,7 +21,7 @@ from harness.cleanup import end_processes
 from harness.cluster import Cluster
 from harness.errors import HarnessError, KadstormError, LoadFailed
 from harness.events import Consumer, Events
-from harness.failfast import Ask, FailedFast, FailFast
+from harness.failfast import Ask, Enough, FailedFast, FailFast
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
@@ -92,6 +92,7 @@ class Runner:
     fault_of: Callable[[str], Fault]
     watch: Callable[[Live], Consumer] | None = None
     failing: Ask | None = None  # for --fail-fast: the expectations that fail so far
+    enough: Ask | None = None  # for a search: why its load need not go on
 
     def run(self) -> Outcome:
         """Run it to its end, whatever that is.
@@ -250,7 +251,11 @@ class Runner:
         load.start_clock(zero)
         assert self.live.sampler is not None
         self.live.sampler.start()
-        player.play(zero, duration)
+        try:
+            player.play(zero, duration)
+        except Enough as error:
+            load.stop()
+            self.events.emit("load", name="stopped", detail={"why": str(error)})
         done = load.wait_drained(GRACE + patience(self.plan.experiment["load"]))
         self.events.emit("load", name="drained", detail=asdict(done))
         check_workers(load)
@@ -258,15 +263,17 @@ class Runner:
 
     def _health(self, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
         """What ends a run before its time: a signal, a dead load worker, with --fail-fast a failed expectation."""
-        watcher = FailFast(self.failing) if self.failing is not None else None
-        if watcher is not None:
+        watchers = [FailFast(self.failing)] if self.failing is not None else []
+        if self.enough is not None:
+            watchers.append(FailFast(self.enough, Enough, ""))
+        for watcher in watchers:
             self._on_teardown(stack, "the watch over expectations", watcher.close)
             watcher.start()
 
         def check() -> None:
             self.interrupt.check()
             check_workers(load)
-            if watcher is not None:
+            for watcher in watchers:
                 watcher.check()
 
         return check

@@ -109,6 +109,9 @@ class History:
         interrupted = self.last("interrupted") or (self.last("error") if self._aborted else None)
         if interrupted is not None:
             return min(self.duration, max(0.0, interrupted.t or 0.0))
+        stopped = next((event.t for event in self.of_kind("load") if event.name == "stopped"), None)
+        if stopped is not None:  # in order, because enough was known
+            return min(self.duration, max(0.0, stopped))
         if self.end is not None:
             return self.duration
         seen = [event.t for event in self.events if event.t is not None]

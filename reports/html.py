@@ -21,11 +21,12 @@ from reports.analysis import Analysis, figures
 from reports.charts import Timeline
 from reports.headline import WORDS, key_figures
 from reports.history import History
+from reports.limit import curve_svg
 from reports.metrics import scoped
 from reports.summary import ExpectationResult, FaultSummary
 from reports.windows import Windows
 
-RAW = ("style", "script", "chart_svg", "vega", "chart_spec")
+RAW = ("style", "script", "chart_svg", "limit_svg", "vega", "chart_spec")
 SAMPLE = 12  # operations in each sample
 LOG_TAIL = 4_000  # characters of a dead member's log
 
@@ -74,6 +75,7 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "duration_s": history.duration,
         "bucket": chart.bucket,
         "chart_svg": chart.svg() if drawn else "",
+        "limit_svg": curve_svg(summary.limit) if summary.limit is not None and summary.limit.steps else "",
         "chart_spec": _embedded(chart.interactive()) if drawn and vega else "",
         "vega": vega.replace("</script", "<\\/script"),
         "style": _asset("report.css"),
