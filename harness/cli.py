@@ -134,6 +134,9 @@ def run(
 @click.option("--find-limit", metavar="OBJECTIVE", help='Step the rate up until it fails: "lookup.p99 <= 100ms".')
 @click.option("--step", default="10s", show_default=True, help="With --find-limit: the length of a step.")
 @click.option("--up-to", default="5000/s", show_default=True, help="With --find-limit: the highest rate to try.")
+@click.option("--ui", is_flag=True, help="Open Locust's page, with a panel to inject faults and heal them.")
+@click.option("--ui-host", default="127.0.0.1", show_default=True, help="Where the page listens.")
+@click.option("--ui-port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="Its port; 0: any.")
 @click.option("--out", type=click.Path(path_type=Path), help="The run folder.")
 @click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
 @click.option("--quiet", is_flag=True, help="Only the verdict.")
@@ -144,6 +147,7 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     \b
     kadstorm load --nodes 30 --rate 500/s --for 30s
     kadstorm load --nodes 30 --find-limit "lookup.p99 <= 100ms"
+    kadstorm load --nodes 30 --ui
     """
     from harness import load_command
     from harness.interrupt import Interrupt
@@ -161,6 +165,12 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     folder = _run_folder(plan, given["out"], single=True)
     enough = None if objective is None else lambda: _search_ended(folder)
     with Interrupt().installed() as interrupt:
+        if given["ui"]:
+            from harness.load_page import Page
+
+            page = Page(plan, folder, made.text, found, interrupt, given["ui_host"], given["ui_port"])
+            page.run(click.echo)
+            ctx.exit(_report(folder, console))
         code = _run_one(
             plan, made.text, folder, found, interrupt, console, quiet=given["quiet"], fail_fast=False, enough=enough
         )

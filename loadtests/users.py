@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from locust import User, task
+from locust import User, tag, task
 from locust.event import EventHook
 from locust.exception import StopUser
 
@@ -32,6 +32,7 @@ class LoadUser(User):
 class OpenUser(LoadUser):
     """Sends what is due, when it is due. Its operations outlive it: `Workload.drain` waits for them."""
 
+    @tag("store", "lookup")
     @task
     def send(self) -> None:
         """Send all arrivals of this worker, once; a second user of this class would double the rate, so it leaves."""
@@ -61,6 +62,7 @@ class ClosedUser(LoadUser):
         """Seconds of thinking between two operations."""
         return self.workload.options.think_s
 
+    @tag("store", "lookup")
     @task
     def operate(self) -> None:
         """One operation, unless the load is over."""
@@ -68,6 +70,10 @@ class ClosedUser(LoadUser):
             raise StopUser
         operation = self.workload.operate_next(self.due, self.number)
         self.due = operation.finished + self.wait_time()
+
+
+# What Locust's -T and -E may have taken away before we could say that tags choose kinds of operations here.
+TASKS_OF: dict[type[LoadUser], tuple[Any, ...]] = {each: tuple(each.tasks) for each in (OpenUser, ClosedUser)}
 
 
 def user_class(workload: Workload) -> type[LoadUser]:

@@ -31,7 +31,9 @@ class LoadDelivered:
         due = load[(load["intended"] >= 0) & (load["intended"] < case.windows.end)]
         shed = int((due["error"] == "shed").sum())
         details = _per_worker(due)
-        problems = [*_died(case), *_too_few(len(due), options, case.windows.end), *_idle_workers(case, due)]
+        by_hand = case.history.experiment.get("interactive")  # people start and stop the load as they please
+        short = [] if by_hand else _too_few(len(due), options, case.windows.end)
+        problems = [*_died(case), *short, *_idle_workers(case, due)]
         search = case.history.experiment.get(
             "limit"
         )  # goes on until the load is too much, and judges each step by itself
@@ -45,7 +47,9 @@ class LoadDelivered:
             )
         if problems:
             return Finding("unknown", "; ".join(problems), details)
-        planned = f" of {_expected(options, case.windows.end):,.0f} planned" if _is_open(options) else ""
+        planned = (
+            f" of {_expected(options, case.windows.end):,.0f} planned" if _is_open(options) and not by_hand else ""
+        )
         return Finding(
             "pass", f"{len(due):,} operations were due{planned}, p99 of their lag {lag * 1000:.0f} ms", details
         )
