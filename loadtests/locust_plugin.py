@@ -56,6 +56,8 @@ OPTIONS: tuple[tuple[str, type, Any, str], ...] = (
     ("--panel", str, "", "the socket of the session whose panel the page shows"),
 )
 SHOWN = ("--rate", "--think", "--stores", "--value-size", "--operation-timeout")
+STOP_TIMEOUT = 10.0  # s
+LAST_STARTS = 0.05  # s; an operation that was due just before the end may start just after it
 TASKS = ("store", "lookup")  # what -T and -E choose among
 
 log = logging.getLogger("loadtests")
@@ -83,6 +85,7 @@ class LocustPlugin:
         options = environment.parsed_options
         assert options is not None
         try:
+            environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT  # a user ends after its answer
             _take_tags(options)
             base = _file_config(options).get("load", {})
             if options.rate is None:
@@ -117,6 +120,8 @@ class LocustPlugin:
         """Let what is in flight end by itself."""
         if self._workload is not None:
             self._workload.finish()
+            self._workload.drain()
+            gevent.sleep(LAST_STARTS)
             self._workload.drain()
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:

@@ -9,10 +9,12 @@ Importing this imports Locust, which monkey-patches the process: only load worke
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, ClassVar
 
+import gevent
 from locust import User, tag, task
 from locust.event import EventHook
 from locust.exception import StopUser
@@ -54,7 +56,8 @@ class ClosedUser(LoadUser):
         workload = self.workload
         self.number = workload.enrol()
         everyone = workload.options.users or 1
-        self.due = workload.clock + workload.options.think_s * (self.number % everyone) / everyone
+        share = workload.options.think_s * (self.number % everyone) / everyone
+        self.due = max(workload.clock + share, time.monotonic())  # those that a shape adds later begin when they come
         with closing(Alarm()) as alarm:
             alarm.sleep_until(min(self.due, workload.end))
 
@@ -66,6 +69,8 @@ class ClosedUser(LoadUser):
     @task
     def operate(self) -> None:
         """One operation, unless the load is over."""
+        if self.workload.options.think_s:
+            gevent.sleep(0)  # a kill may be on its way to whoever was thinking: it must not strike in an operation
         if self.due >= self.workload.end:
             raise StopUser
         operation = self.workload.operate_next(self.due, self.number)

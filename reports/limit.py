@@ -59,7 +59,8 @@ def _limit(text: str, steps: list[Step], *, complete: bool) -> Limit:
     held = [step.rate for step in steps if step.verdict == "held"]
     found = max(held, default=None)
     above = [step for step in steps if step.verdict != "held" and (found is None or step.rate > found)]
-    missed = min(above, key=lambda step: step.rate) if above else None
+    measured = [step for step in above if step.verdict == "missed"]  # what is known goes before what cannot be told
+    missed = min(measured or above, key=lambda step: step.rate) if above else None
     if found is None:
         verdict: Verdict = "fail" if missed and missed.verdict == "missed" else "unknown"
         sentence = f"{text} held at no rate" + (f"; {_told(missed)}" if missed else ", since none was tried to its end")

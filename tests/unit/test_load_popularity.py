@@ -1,6 +1,7 @@
 """Which keys are asked for: Zipf's law to its own weights, and the latest first."""
 
 import math
+import tracemalloc
 from random import Random
 
 import pytest
@@ -66,3 +67,15 @@ def test_a_key_that_is_written_again_takes_the_next_version_each_time():
 def test_missing_keys_are_never_those_that_are_stored():
     keys = Keys(1, "w", LoadOptions(users=1))
     assert not {keys.fresh() for _ in range(100)} & {keys.missing() for _ in range(100)}
+
+
+def test_a_million_keys_hardly_make_a_worker_grow():
+    keys, count = Keys(1, "w", LoadOptions(users=1)), 50_000
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(count):
+        keys.settle(keys.fresh(), acknowledged=True)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(keys.acknowledged) == count
+    assert (after - before) / count < 25  # bytes: two numbers, and the slack of growing arrays; a key alone has 53
