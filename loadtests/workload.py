@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, Protocol
 
 import gevent
 from gevent.event import Event
-from gevent.pool import Pool
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential, wait_fixed
 
 from harness.records import Kind, Outcome, Phase
@@ -39,6 +38,9 @@ from loadtests.recorder import Operation
 
 DEADLINE_SLACK = 0.5  # s over an operation's timeout after which its client is cut off
 BURST = 64  # late arrivals that are sent before other greenlets get their turn
+TOGETHER = (
+    2e-4  # s; arrivals that are due closer together than this wake the sender once: waking costs as much as asking
+)
 GLANCE = 0.05  # s between two looks at whether the load was told to end
 UNKNOWN = -1
 DEFINITE: frozenset[Outcome] = frozenset({"ok", "not_found", "wrong_value"})  # answers, which no client asks for again
@@ -142,7 +144,7 @@ class Workload:
         self._retrying = retrying(config)
         self._mix = Random(f"mix/{config.seed}/{config.worker}")
         self._cap = max(1, config.share(config.load.max_in_flight))
-        self._arriving = Pool()
+        self._arriving: set[gevent.Greenlet] = set()
         self._idle = Event()
         self._all_sent = Event()
         self._all_sent.set()
@@ -202,6 +204,8 @@ class Workload:
     def _await(self, moment: float, alarm: Alarm) -> bool:
         """Sleep until ``moment`` or the load's end, which may be moved meanwhile; False if that was past already."""
         slept = False
+        if moment < (now := time.monotonic()) + TOGETHER and now < moment < self.end - TOGETHER:
+            moment = now + TOGETHER
         while (now := time.monotonic()) < (until := min(moment, self.end)):
             alarm.sleep_until(min(until, now + GLANCE))
             slept = True
@@ -213,7 +217,13 @@ class Workload:
             self._shed(request, intended)
         else:
             site = self._sites[int(self._mix.random() * len(self._sites))] if len(self._sites) > 1 else self._sites[0]
-            self._arriving.spawn(self._operate, request, intended, self.config.index, site)
+            self._arriving.add(gevent.spawn(self._operate_arrival, request, intended, site))
+
+    def _operate_arrival(self, request: Request, intended: float, site: str) -> None:
+        try:
+            self._operate(request, intended, self.config.index, site)
+        finally:
+            self._arriving.discard(gevent.getcurrent())
 
     def operate_next(self, intended: float, home: int) -> Operation:
         """The closed model: the next operation of user number ``home``, due at ``intended``, carried out here."""
@@ -236,7 +246,7 @@ class Workload:
     def cut_off(self) -> None:
         """End at once what is in flight in the open model; each leaves its row, so each has to start first."""
         gevent.sleep(0)
-        self._arriving.kill(timeout=1.0)
+        gevent.killall(list(self._arriving), timeout=1.0)
 
     def close(self) -> None:
         """Cut off what is in flight and close all clients."""
