@@ -1,4 +1,4 @@
-"""What there is: faults with their options, experiments that come with Kadstorm, checkers."""
+"""What there is: faults with their options, experiments that come with Kadstorm, load shapes, checkers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib.resources import files
 import yaml
 from pydantic.fields import FieldInfo
 
-from harness import faults
+from harness import faults, shapes
 from harness.quantities import parse_share, parse_time, time_text
 from harness.selectors import ALL
 
@@ -17,8 +17,8 @@ CHECKERS = "kadstorm.checkers"
 
 
 def lines(what: str) -> Iterator[str]:
-    """A line for each of the ``faults``, ``experiments`` or ``checkers``, and more below it where there are options."""
-    yield from {"faults": _faults, "experiments": _experiments, "checkers": _checkers}[what]()
+    """A line for each of the ``faults``, ``experiments``, ``shapes`` or ``checkers``, and more below where there are options."""
+    yield from {"faults": _faults, "experiments": _experiments, "shapes": _shapes, "checkers": _checkers}[what]()
 
 
 def _faults() -> Iterator[str]:
@@ -50,6 +50,14 @@ def _experiments() -> Iterator[str]:
         if path.name.endswith(".yaml"):
             told = yaml.safe_load(path.read_text())
             yield f"{path}\n    {told.get('description', '')}"
+
+
+def _shapes() -> Iterator[str]:
+    for name in shapes.names():
+        shape = shapes.get(name)
+        yield f"{name:12} {shape.summary}"
+        for option, (unit, what) in shape.options.items():
+            yield f"{'':14}{option}: {what} ({unit}, required)"
 
 
 def _checkers() -> Iterator[str]:

@@ -128,6 +128,67 @@ def run(
 
 
 @main.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--nodes", type=int, help="Nodes of the cluster that it boots (default 20).")
+@click.option("--backend", type=click.Choice(["process", "docker"]), help="Where nodes run.")
+@click.option("--rate", help="Open model: arrivals a second, such as 500/s.")
+@click.option("--users", type=int, help="Closed model: users that wait for their answers.")
+@click.option("--think", help="Closed model: time between an answer and the next operation.")
+@click.option("--for", "for_", help="How long (default 30s).")
+@click.option("--stores", help="Share of stores (default 20%).")
+@click.option("--keys", type=int, help="Keys that are stored before.")
+@click.option("--value-size", help="Bytes of a value (default 256B).")
+@click.option("--processes", type=int, help="Load workers.")
+@SEED
+@SETTINGS
+@click.option("--expect", multiple=True, metavar="EXPECTATION", help="Judge it by this as well. Repeatable.")
+@click.option("--find-limit", metavar="OBJECTIVE", help='Step the rate up until it fails: "lookup.p99 <= 100ms".')
+@click.option("--step", default="10s", show_default=True, help="With --find-limit: the length of a step.")
+@click.option("--up-to", default="5000/s", show_default=True, help="With --find-limit: the highest rate to try.")
+@click.option("--ui", is_flag=True, help="Open Locust's page, with a panel to inject faults and heal them.")
+@click.option("--ui-host", default="127.0.0.1", show_default=True, help="Where the page listens.")
+@click.option("--ui-port", type=click.IntRange(0, 65535), default=8089, show_default=True, help="Its port; 0: any.")
+@click.option("--out", type=click.Path(path_type=Path), help="The run folder.")
+@click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
+@click.option("--quiet", is_flag=True, help="Only the verdict.")
+@click.pass_context
+def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
+    """Boot a cluster and put load on it, without faults; or, with FILE, on an experiment's cluster.
+
+    \b
+    kadstorm load --nodes 30 --rate 500/s --for 30s
+    kadstorm load --nodes 30 --find-limit "lookup.p99 <= 100ms"
+    kadstorm load --nodes 30 --ui
+    """
+    from harness import load_command
+    from harness.interrupt import Interrupt
+    from harness.plan import make_plan
+    from harness.toxiproxy import binary
+
+    names = {"for": "for_"}
+    options = {name: given[names.get(name, name.replace("-", "_"))] for name in load_command.OPTIONS}
+    made = load_command.read(file, options, list(given["settings"]), list(given["expect"]))
+    objective = given["find_limit"]
+    limits = {"step": given["step"], "up_to": given["up_to"]}
+    plan = make_plan(made) if objective is None else load_command.stepped(made, objective, **limits)
+    console = _console()
+    found = binary.find(given["toxiproxy"], progress=lambda line: console.print(line, style="dim"))
+    folder = _run_folder(plan, given["out"], single=True)
+    enough = None if objective is None else lambda: _search_ended(folder)
+    with Interrupt().installed() as interrupt:
+        if given["ui"]:
+            from harness.load_page import Page
+
+            page = Page(plan, folder, made.text, found, interrupt, given["ui_host"], given["ui_port"])
+            page.run(click.echo)
+            ctx.exit(_report(folder, console))
+        code = _run_one(
+            plan, made.text, folder, found, interrupt, console, quiet=given["quiet"], fail_fast=False, enough=enough
+        )
+    ctx.exit(code)
+
+
+@main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @SEED
 @NODES
@@ -210,7 +271,7 @@ def history(parent: Path, name: str, verdicts: Sequence[str], since: str, sort: 
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["faults", "experiments", "checkers"]))
+@click.argument("what", type=click.Choice(["faults", "experiments", "shapes", "checkers"]))
 def list_(what: str) -> None:
     """List what there is, with options."""
     from harness import catalogue
@@ -452,6 +513,7 @@ def _run_one(
     *,
     quiet: bool,
     fail_fast: bool,
+    enough: Callable[[], list[str]] | None = None,
 ) -> int:
     from harness import faults
     from harness.environment import environment
@@ -477,6 +539,7 @@ def _run_one(
         fault_of=faults.get,
         watch=None if quiet else watch,
         failing=(lambda: _failing(folder)) if fail_fast else None,
+        enough=enough,
     )
     try:
         runner.run()
@@ -490,6 +553,13 @@ def _failing(folder: Path) -> list[str]:
     import reports
 
     return [one.text for one in reports.analyse(folder).expectations if one.verdict == "fail"]
+
+
+def _search_ended(folder: Path) -> list[str]:
+    from reports import history, limit
+
+    seen = history.load(folder)
+    return limit.ended(seen, seen.horizon)
 
 
 @contextmanager

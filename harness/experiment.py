@@ -17,12 +17,13 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from harness import document, expectations, faults, selectors
+from harness import document, expectations, faults, load_options, selectors
 from harness.document import Document, Path_
 from harness.errors import ExperimentError, UsageError
 from harness.expectations import did_you_mean
 from harness.faults import Fault
-from harness.options import AtLeastOne, PositiveTime, Rate, Section, Share, Size, Text, Time, Whole
+from harness.load_options import LoadSection, resolved_load
+from harness.options import AtLeastOne, PositiveTime, Section, Size, Text, Time, Whole
 from harness.quantities import time_text
 from harness.targets.kademlia_options import NodeOptions
 
@@ -31,7 +32,6 @@ ENTRY_KEYS = ("at", "for", "repeat", "name")
 MOST_NODES = 10_000
 RECRUITING = {"join", "replace"}  # faults that bring in new members
 LARGEST_SEED = 2**53 - 1  # exact in every program that reads our JSON
-DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` is given
 
 Mistake = tuple[document.Mark, str]
 
@@ -56,20 +56,6 @@ class ClusterSection(Section):
 class NetworkSection(Section):
     latency: Time = 0
     jitter: Time = 0
-
-
-class LoadSection(Section):
-    rate: Rate | None = None
-    users: AtLeastOne | None = None
-    think: Time | None = None
-    arrivals: Literal["poisson", "constant"] | None = None
-    stores: Share = 200_000
-    keys: AtLeastOne = 100
-    value_size: Size = 256
-    write_acks: AtLeastOne | None = None
-    gateways: Literal["random", "sticky"] = "random"
-    timeout: PositiveTime = 5_000_000
-    processes: AtLeastOne = 1
 
 
 class RepeatSection(Section):
@@ -153,7 +139,7 @@ class Experiment:
             "description": top.description,
             "cluster": cluster,
             "network": {"latency_us": top.network.latency, "jitter_us": top.network.jitter},
-            "load": resolved_load(top.load, top.cluster),
+            "load": resolved_load(top.load, acks=default_acks(top.cluster), sites=self.sites, duration=top.duration),
             "duration_us": top.duration,
             "settle_us": top.settle,
             "timeline": self.raw.get("timeline") or [],
@@ -171,24 +157,6 @@ def default_sites(nodes: int) -> int:
 def default_acks(cluster: ClusterSection) -> int:
     """Half of the holders that a record has, rounded up."""
     return -(-min(cluster.node.k, cluster.nodes) // 2)
-
-
-def resolved_load(load: LoadSection, cluster: ClusterSection) -> dict[str, Any]:
-    """The load with its defaults, in plain units."""
-    rate = None if load.users is not None else (load.rate or DEFAULT_RATE)
-    return {
-        "rate_per_1000s": rate,
-        "users": load.users,
-        "think_us": load.think or 0,
-        "arrivals": None if rate is None else (load.arrivals or "poisson"),
-        "stores_ppm": load.stores,
-        "keys": load.keys,
-        "value_size": load.value_size,
-        "write_acks": load.write_acks or default_acks(cluster),
-        "gateways": load.gateways,
-        "timeout_us": load.timeout,
-        "processes": load.processes,
-    }
 
 
 # --- loading --------------------------------------------------------------------------------------------------------
@@ -235,7 +203,7 @@ def _check_top(source: Document, mistakes: list[Mistake]) -> tuple[TopSection | 
     wrong: set[Path_] = set()
     for _ in range(2):  # the second time without what is wrong, so that the rest can be checked against each other
         try:
-            return TopSection.model_validate(data), wrong
+            return TopSection.model_validate(data, context={"folder": Path(source.source).parent}), wrong
         except ValidationError as error:
             for detail in error.errors():
                 path = _path(detail)
@@ -301,8 +269,9 @@ def _words(detail: ErrorDetails) -> str:
 
 def _known_keys(model: type[BaseModel], path: Path_) -> list[str]:
     for step in path:
-        inner = model.model_fields[str(step)].annotation
-        model = inner if isinstance(inner, type) and issubclass(inner, Section) else RepeatSection
+        annotation = model.model_fields[str(step)].annotation
+        candidates = (annotation, *get_args(annotation))  # a section may be optional
+        model = next(each for each in candidates if isinstance(each, type) and issubclass(each, Section))
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
@@ -325,6 +294,11 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
     joiners = _recruits(source.data.get("timeline"))  # who may have sites of their own
     if sized and not joiners and cluster.sites is not None and cluster.sites > cluster.nodes:
         yield at("cluster", "sites"), f"`sites`: {cluster.sites} sites for {cluster.nodes} nodes; at most one a node"
+    if cluster.backend == "docker" and load.sites:
+        yield (
+            at("load", "sites"),
+            "`sites`: clients in sites need `backend: process`; links of containers are not published",
+        )
     if cluster.backend == "process" and cluster.limits != LimitsSection() and ("cluster", "limits") not in wrong:
         yield at("cluster", "limits"), "`limits`: only containers are held to limits (`backend: docker`)"
     if network.jitter > network.latency and ("network", "latency") not in wrong:
@@ -333,12 +307,10 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
             f"`jitter`: at most the latency, {time_text(network.latency)}, is expected; "
             f"not {time_text(network.jitter)}",
         )
-    if "rate" in raw_load and "users" in raw_load:
-        yield at("load", "users"), "`users` (closed model) and `rate` (open model) exclude each other"
-    elif "users" in raw_load and "arrivals" in raw_load:
-        yield at("load", "arrivals"), "`arrivals` belongs to `rate` (open model), not to `users` (closed model)"
-    if "think" in raw_load and "users" not in raw_load:
-        yield at("load", "think"), "`think` belongs to `users` (closed model), not to `rate` (open model)"
+    duration = None if ("duration",) in wrong or "duration" not in source.data else top.duration
+    sites = (cluster.sites or default_sites(cluster.nodes)) if sized and ("cluster", "sites") not in wrong else None
+    for key, text in load_options.mistakes(load, raw_load, duration=duration, sites=sites):
+        yield at("load", key), text
     holders = min(cluster.node.k, cluster.nodes)
     if sized and ("cluster", "node", "k") not in wrong and load.write_acks is not None and load.write_acks > holders:
         yield (

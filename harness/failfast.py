@@ -22,11 +22,24 @@ class FailedFast(KadstormError):
     exit_code = 1
 
 
+class Enough(KadstormError):
+    """What was to be found out is known, and the load was to end with it, in order."""
+
+    exit_code = 0
+
+
 class FailFast:
     """Asks until it is closed. A failure to analyse says nothing about the run: it is noted and the next try waits."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        raises: type[KadstormError] = FailedFast,
+        words: str = "stopped at the first failed expectation: ",
+    ) -> None:
         self._ask = ask
+        self._raises = raises
+        self._words = words
         self._failed: list[str] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="kadstorm-fail-fast", daemon=True)
@@ -43,9 +56,9 @@ class FailFast:
             self._thread.join()
 
     def check(self) -> None:
-        """Raise FailedFast if an expectation has failed."""
+        """Raise if an expectation has failed."""
         if self._failed:
-            raise FailedFast("stopped at the first failed expectation: " + "; ".join(self._failed))
+            raise self._raises(self._words + "; ".join(self._failed))
 
     def _watch(self) -> None:
         while not self._stop.wait(EVERY) and not self._failed:

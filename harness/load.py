@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ CHECK_EVERY = 0.1  # s
 UP_TIMEOUT = 60.0  # s for an interpreter and Locust to start on a busy machine
 PRELOAD_TIMEOUT = 300.0  # s; workers bound their tries by themselves
 READBACK_TIMEOUT = 600.0  # s; so do they here
+UNFLUSHED = 0.25  # s of rows that a worker may hold in memory (loadtests/recorder.py)
 QUIT_TIMEOUT = 10.0  # s to write what is left
 CLOSE_TIMEOUT = 2.0  # s between the end of stdin and SIGKILL
 
@@ -89,16 +91,21 @@ class ReadBack:
 
 @dataclass(frozen=True)
 class WorkerExit:
-    """A worker that ended. ``code`` as Popen has it; ``said`` its last word, if it had one; ``log`` its log's end."""
+    """A worker that ended. ``code`` as Popen has it; ``said`` its last word, if it had one; ``log`` its log's end;
+    ``missing`` what of its records may be gone."""
 
     worker: str
     code: int
     said: str
     log: str
+    missing: str = ""
 
     def __str__(self) -> str:
         said = f"; it said: {self.said}" if self.said else ""
-        return f"load worker {self.worker} ended: {describe_exit(self.code)}{said}\nend of its log:\n{self.log}"
+        missing = f"; {self.missing}" if self.missing else ""
+        return (
+            f"load worker {self.worker} ended: {describe_exit(self.code)}{said}{missing}\nend of its log:\n{self.log}"
+        )
 
 
 class _Worker:
@@ -126,6 +133,18 @@ class _Worker:
         if kind == "stats":
             self.window_s = event["t"] - self.heard.get("stats", {"t": 0.0})["t"]
         self.heard[kind] = event
+
+    def may_miss(self) -> str:
+        """What may not be on disk if it ended now, from the last that it told."""
+        stats = self.heard.get("stats")
+        if stats is None:
+            return "none of its rows may be on disk"
+        count = stats["lookup"]["count"] + stats["store"]["count"]
+        unwritten = math.ceil(count / self.window_s * UNFLUSHED) if self.window_s > 0 else 0
+        return (
+            f"its rows up to {stats['t'] - UNFLUSHED:.1f} s are on disk; of the time up to its end about {unwritten} may "
+            f"be missing, and up to {stats['in_flight']} that were in flight"
+        )
 
     def tell(self, command: str, **fields: Any) -> None:
         """Send a command. To a worker that is gone it is lost: its reader will say so."""
@@ -351,7 +370,7 @@ class LoadDriver:
 
     def _note_exit(self, worker: _Worker, code: int, broken: str) -> None:
         said = broken or worker.heard.get("error", {}).get("message", "")
-        exited = WorkerExit(worker.name, code, said, tail(worker.log))
+        exited = WorkerExit(worker.name, code, said, tail(worker.log), worker.may_miss())
         with self._changed:
             unasked = not worker.ending
             if unasked:

@@ -128,12 +128,11 @@ def load(request: pytest.FixtureRequest, cluster: Cluster) -> Callable[..., Any]
         import copy
 
         from harness import loading
-        from harness.experiment import resolved_load
 
         assert cluster is standing.cluster
         checked = _experiment(request, load=options, duration=duration)
         plan = copy.deepcopy(standing.plan)
-        plan.experiment["load"] = resolved_load(checked.top.load, checked.top.cluster)
+        plan.experiment["load"] = checked.resolved()["load"]
         plan.experiment["duration_us"] = checked.top.duration
         return loading.load(plan, standing.session, standing.folder)
 

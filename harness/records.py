@@ -53,7 +53,11 @@ OPERATION_COLUMNS: Final[dict[str, str]] = {
     "phase": "string",  # load | preload | readback
     "worker": "string",
     "version": "int64",  # version of the value that was stored, or that came back; -1 where none
+    "attempts": "int32",  # how often it was sent before its outcome stood; more than one only with `load.retry`
+    "site": "string",  # the site that its client is in; empty: beside the gateway
 }
+# Columns that came later, and what they are in files that were written before.
+ADDED_OPERATION_COLUMNS: Final[dict[str, Any]] = {"attempts": 1, "site": ""}
 
 # One row per node and sample.
 NODE_COLUMNS: Final[dict[str, str]] = {

@@ -21,12 +21,13 @@ from harness.cleanup import end_processes
 from harness.cluster import Cluster
 from harness.errors import HarnessError, KadstormError, LoadFailed
 from harness.events import Consumer, Events
-from harness.failfast import Ask, FailedFast, FailFast
+from harness.failfast import Ask, Enough, FailedFast, FailFast
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
+from harness.load_options import expected_operations, patience, worker_options
 from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
@@ -91,6 +92,7 @@ class Runner:
     fault_of: Callable[[str], Fault]
     watch: Callable[[Live], Consumer] | None = None
     failing: Ask | None = None  # for --fail-fast: the expectations that fail so far
+    enough: Ask | None = None  # for a search: why its load need not go on
 
     def run(self) -> Outcome:
         """Run it to its end, whatever that is.
@@ -225,23 +227,29 @@ class Runner:
         load.start_clock(zero)
         assert self.live.sampler is not None
         self.live.sampler.start()
-        player.play(zero, duration)
-        done = load.wait_drained(GRACE + self.plan.experiment["load"]["timeout_us"] / 1e6)
+        try:
+            player.play(zero, duration)
+        except Enough as error:
+            load.stop()
+            self.events.emit("load", name="stopped", detail={"why": str(error)})
+        done = load.wait_drained(GRACE + patience(self.plan.experiment["load"]))
         self.events.emit("load", name="drained", detail=asdict(done))
         check_workers(load)
         return player
 
     def _health(self, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
         """What ends a run before its time: a signal, a dead load worker, with --fail-fast a failed expectation."""
-        watcher = FailFast(self.failing) if self.failing is not None else None
-        if watcher is not None:
+        watchers = [FailFast(self.failing)] if self.failing is not None else []
+        if self.enough is not None:
+            watchers.append(FailFast(self.enough, Enough, ""))
+        for watcher in watchers:
             self._on_teardown(stack, "the watch over expectations", watcher.close)
             watcher.start()
 
         def check() -> None:
             self.interrupt.check()
             check_workers(load)
-            if watcher is not None:
+            for watcher in watchers:
                 watcher.check()
 
         return check
@@ -259,9 +267,8 @@ class Runner:
         down = cluster.members.unresponsive()
         alive = [name for name in cluster.members.initial() if name not in down]
         wanted = self.plan.experiment["load"]
-        stored = (
-            wanted["keys"] + (self.plan.experiment["duration_us"] / 1e6) * (wanted["rate_per_1000s"] or 100_000) / 1000
-        )
+        seconds = self.plan.experiment["duration_us"] / 1e6
+        stored = wanted["keys"] + (expected_operations(wanted, seconds) or 100 * seconds)
         deadline = GRACE + 3 * wanted["timeout_us"] / 1e6 + READBACK_PER_KEY * stored
         found = load.readback(alive, deadline)
         self.events.emit("load", name="readback", detail=asdict(found))
@@ -333,7 +340,8 @@ def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, 
             "cluster": session.cluster_id,
             "client": registry.target(plan.experiment["cluster"]["target"]).load_client,
             "gateways": gateways,
-            "load": load_options(load),
+            "sites": [client_site(topology, site) for site in load.get("sites", [])],
+            "load": worker_options(load),
             "duration_s": plan.experiment["duration_us"] / 1e6,
             "operations": str((run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
         }
@@ -341,17 +349,7 @@ def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, 
     return configs
 
 
-def load_options(load: dict[str, Any]) -> dict[str, Any]:
-    """The resolved load of a plan as a worker's configuration has it: seconds and shares."""
-    return {
-        "rate_per_s": None if load["rate_per_1000s"] is None else load["rate_per_1000s"] / 1000,
-        "users": load["users"],
-        "think_s": load["think_us"] / 1e6,
-        "arrivals": load["arrivals"] or "poisson",
-        "stores": load["stores_ppm"] / 1e6,
-        "keys": load["keys"],
-        "value_size": load["value_size"],
-        "write_acks": load["write_acks"],
-        "gateways": load["gateways"],
-        "timeout_s": load["timeout_us"] / 1e6,
-    }
+def client_site(topology: Topology, site: str) -> dict[str, Any]:
+    """Where clients of a site dial: at the site's proxies, but for a node that is alone in it, which has none to itself."""
+    direct = [name for name in topology.nodes_of(site) if topology.nodes_of(site) == (name,)]
+    return {"name": site, "offset": topology.offset_of(site), "direct": direct}

@@ -33,26 +33,79 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     port: Annotated[int, Meta(ge=1, le=65535)]
 
 
+class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where some clients are: they dial a gateway at its port plus ``offset``, and those in ``direct`` at its own port."""
+
+    name: str
+    offset: int
+    direct: list[str] = []
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of values in bytes: every one from the first to the last alike, or by their shares."""
+
+    uniform: tuple[Count, Count] | None = None
+    histogram: list[tuple[Count, Positive]] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.uniform is None) == (not self.histogram):
+            raise ValueError("exactly one of 'uniform' and 'histogram' must be given")
+        if self.uniform is not None and self.uniform[0] > self.uniform[1]:
+            raise ValueError("'uniform' must not end below its beginning")
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client does about a failure: up to so many attempts in all, each through a gateway of its own."""
+
+    attempts: AtLeastOne
+    wait: Literal["exponential", "fixed"] = "exponential"
+    first_s: Annotated[float, Meta(ge=0)] = 0.1  # s before the second attempt
+    longest_s: Annotated[float, Meta(ge=0)] = 2.0  # s, where waits grow
+
+    def waits(self) -> list[float]:
+        """Seconds between the attempts."""
+        doubled = [self.first_s * 2**number for number in range(self.attempts - 1)]
+        return [self.first_s if self.wait == "fixed" else min(wait, self.longest_s) for wait in doubled]
+
+
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What clients do. Exactly one of ``rate_per_s`` (open model) and ``users`` (closed model) is set."""
+    """What clients do. Exactly one of ``rate_per_s``, ``trace_s`` (open model) and ``users`` (closed model) is set."""
 
     rate_per_s: Positive | None = None
+    curve: list[tuple[float, Count | float]] | None = None  # (s, rate per s): what the rate follows instead
+    trace_s: list[float] | None = None  # due times, ascending
     users: AtLeastOne | None = None
     think_s: Annotated[float, Meta(ge=0)] = 0.1  # s between an answer and the same user's next operation
     arrivals: Literal["poisson", "constant"] = "poisson"
     stores: Share = 0.2  # share of operations that are stores
+    rewrites: Share = 0.0  # share of stores that write a key again
+    missing: Share = 0.0  # share of lookups that are of keys that nobody stored
     keys: Count = 300
-    value_size: Count = 256  # bytes
+    popularity: Literal["uniform", "zipf", "latest"] = "uniform"
+    skew: Positive = 0.99  # Zipf's exponent
+    value_size: Count | Sizes = 256  # bytes
     write_acks: AtLeastOne = 1  # holders from which on a store is ok
     gateways: Literal["random", "sticky"] = "random"
-    timeout_s: Positive = 5.0
+    timeout_s: Positive = 5.0  # of one attempt
+    retry: Retry | None = None
     max_in_flight: AtLeastOne = DEFAULT_IN_FLIGHT
 
     def __post_init__(self) -> None:
-        if (self.rate_per_s is None) == (self.users is None):
-            raise ValueError("exactly one of 'rate_per_s' (open model) and 'users' (closed model) must be given")
+        if [self.rate_per_s, self.users, self.trace_s].count(None) != 2:
+            raise ValueError(
+                "exactly one of 'rate_per_s' or 'trace_s' (open model) and 'users' (closed model) must be given"
+            )
+        if self.curve is not None and (self.rate_per_s is None or not self.curve):
+            raise ValueError("'curve' is a list of points, and belongs to 'rate_per_s' (open model)")
         if not self.keys and not self.stores:
             raise ValueError("'keys: 0' with 'stores: 0' leaves nothing to look up; raise one of them")
+
+    @property
+    def patience_s(self) -> float:
+        """How long an operation may take with all of its attempts."""
+        if self.retry is None:
+            return self.timeout_s
+        return self.retry.attempts * self.timeout_s + sum(self.retry.waits())
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,6 +118,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     cluster: str
     client: str = DEFAULT_CLIENT
     gateways: Annotated[list[Gateway], Meta(min_length=1)]
+    sites: list[Site] = []  # where clients are; none: beside their gateways
     load: LoadOptions
     duration_s: Positive | None
     operations: str  # path of the Arrow IPC stream to write; must not exist

@@ -16,7 +16,7 @@ class LocustSession:
 
     def __init__(self, workload: Workload) -> None:
         self._workload = workload
-        patience = workload.options.timeout_s + 2 * DEADLINE_SLACK
+        patience = workload.options.patience_s + 2 * DEADLINE_SLACK
         self._environment = Environment(user_classes=[user_class(workload)], stop_timeout=patience)
         self._runner: LocalRunner = self._environment.create_local_runner()
         workload.sinks.append(RequestEvents(self._environment.events.request))

@@ -16,8 +16,9 @@ from gevent.pool import Pool
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
 from loadtests.errors import ControlError
+from loadtests.keys import FIRST_VERSION
 from loadtests.recorder import Operation
-from loadtests.workload import Workload
+from loadtests.workload import Request, Workload
 
 SIDE_BY_SIDE = 64
 PRELOAD_ATTEMPTS = 5
@@ -61,7 +62,8 @@ def preload(workload: Workload) -> Preloaded:
 def _store_until_ok(workload: Workload, key: bytes) -> Operation:
     def attempt() -> Operation:
         now = time.monotonic()
-        return workload.ask("store", key, now, workload.gateways.pick(now), "preload")
+        request = Request("store", key, FIRST_VERSION)
+        return workload.ask(request, now, lambda: workload.gateways.pick(now), "preload")
 
     first, longest = PRELOAD_WAIT
     retrying = Retrying(

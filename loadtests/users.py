@@ -9,11 +9,13 @@ Importing this imports Locust, which monkey-patches the process: only load worke
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from locust import User, task
+import gevent
+from locust import User, tag, task
 from locust.event import EventHook
 from locust.exception import StopUser
 
@@ -32,6 +34,7 @@ class LoadUser(User):
 class OpenUser(LoadUser):
     """Sends what is due, when it is due. Its operations outlive it: `Workload.drain` waits for them."""
 
+    @tag("store", "lookup")
     @task
     def send(self) -> None:
         """Send all arrivals of this worker, once; a second user of this class would double the rate, so it leaves."""
@@ -53,7 +56,8 @@ class ClosedUser(LoadUser):
         workload = self.workload
         self.number = workload.enrol()
         everyone = workload.options.users or 1
-        self.due = workload.clock + workload.options.think_s * (self.number % everyone) / everyone
+        share = workload.options.think_s * (self.number % everyone) / everyone
+        self.due = max(workload.clock + share, time.monotonic())  # those that a shape adds later begin when they come
         with closing(Alarm()) as alarm:
             alarm.sleep_until(min(self.due, workload.end))
 
@@ -61,19 +65,26 @@ class ClosedUser(LoadUser):
         """Seconds of thinking between two operations."""
         return self.workload.options.think_s
 
+    @tag("store", "lookup")
     @task
     def operate(self) -> None:
         """One operation, unless the load is over."""
+        if self.workload.options.think_s:
+            gevent.sleep(0)  # a kill may be on its way to whoever was thinking: it must not strike in an operation
         if self.due >= self.workload.end:
             raise StopUser
         operation = self.workload.operate_next(self.due, self.number)
         self.due = operation.finished + self.wait_time()
 
 
+# What Locust's -T and -E may have taken away before we could say that tags choose kinds of operations here.
+TASKS_OF: dict[type[LoadUser], tuple[Any, ...]] = {each: tuple(each.tasks) for each in (OpenUser, ClosedUser)}
+
+
 def user_class(workload: Workload) -> type[LoadUser]:
     """The user class for the workload's model, bound to it."""
     LoadUser.workload = workload
-    return OpenUser if workload.options.rate_per_s is not None else ClosedUser
+    return ClosedUser if workload.options.users is not None else OpenUser
 
 
 class RequestEvents:

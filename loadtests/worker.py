@@ -9,6 +9,7 @@ event and exit code 1, after the rows have been written.
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -126,6 +127,7 @@ class Worker:
     def _load(self, clock: float) -> None:
         self._recorder.start_clock(clock)
         self._workload.begin(clock)
+        gc.freeze()  # what Locust's import made lives for ever: looking through it again and again stalls the load
         self._session.start()
         self._control.tell("started")
         while not self._stop.is_set() and (left := self._workload.end - time.monotonic()) > 0:

@@ -15,6 +15,7 @@ import pandas as pd
 from harness.expectations import KINDS, ExpectationSyntaxError, parse
 from harness.records import PLAN_FILE
 from reports import history as histories
+from reports import limit as limits
 from reports.checkers import Case, check_all
 from reports.errors import RunFolderError
 from reports.faults import summarise
@@ -58,6 +59,9 @@ def analyse_folder(run_dir: Path) -> Analysis:
     faults = summarise(history.plan, history.events, windows, recoveries)
     case = Case(history, windows, fates, faults, _allowed(expectations))
     checks = check_all(case)
+    search = limits.find(history, history.horizon)
+    if search is not None:
+        checks.append(limits.check(search))
     judgement = judge_run(history, expectations, checks)
     cluster, end = history.experiment["cluster"], history.end or {}
     summary = Summary(
@@ -79,6 +83,7 @@ def analyse_folder(run_dir: Path) -> Analysis:
         environment=history.session.get("environment", {}),
         replay=history.session.get("replay", "kadstorm run plan.json"),
         notes=history.notes,
+        limit=search,
     )
     summary.sentence = sentence(summary, fates)
     return Analysis(history, windows, fates, recoveries, judgement, summary, case)

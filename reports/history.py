@@ -25,6 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from harness.records import (
+    ADDED_OPERATION_COLUMNS,
     EVENTS_FILE,
     NODE_COLUMNS,
     NODES_FILE,
@@ -123,6 +124,9 @@ class History:
         interrupted = self.last("interrupted") or (self.last("error") if self._aborted else None)
         if interrupted is not None:
             return min(self.duration, max(0.0, interrupted.t or 0.0))
+        stopped = next((event.t for event in self.of_kind("load") if event.name == "stopped"), None)
+        if stopped is not None:  # in order, because enough was known
+            return min(self.duration, max(0.0, stopped))
         if self.end is not None:
             return self.duration
         seen = [event.t for event in self.events if event.t is not None]
@@ -272,6 +276,9 @@ def _first_bytes(path: Path, count: int) -> bytes:
 
 def _fitted(path: Path, table: pa.Table, columns: dict[str, str]) -> pa.Table:
     """The columns that we know, with their types; those that a newer version added are left out."""
+    for name, default in ADDED_OPERATION_COLUMNS.items():
+        if name in columns and name not in table.column_names:
+            table = table.append_column(name, pa.array([default] * len(table), _schema(columns).field(name).type))
     if missing := [name for name in columns if name not in table.column_names]:
         raise RunFolderError(f"{path}: has no column `{missing[0]}`")
     try:

@@ -20,13 +20,14 @@ from reports.charts import Timeline
 from reports.curve import curve_svg
 from reports.headline import WORDS, key_figures
 from reports.history import History
+from reports.limit import curve_svg as limit_svg
 from reports.metrics import scoped
 from reports.moments import moments
 from reports.page import asset, environment, stylesheet
 from reports.summary import ExpectationResult, FaultSummary
 from reports.windows import Windows
 
-RAW = ("style", "script", "chart_svg", "curve_svg", "vega", "chart_spec")
+RAW = ("style", "script", "chart_svg", "curve_svg", "limit_svg", "vega", "chart_spec")
 SAMPLE = 12  # operations in each sample
 LOG_TAIL = 4_000  # characters of a dead member's log
 
@@ -67,6 +68,7 @@ def _values(analysis: Analysis, vega: str) -> dict[str, Any]:
         "curve_svg": curve_svg(analysis) if drawn else "",
         "moments": moments(analysis),
         "chart_spec": _embedded(chart.spec) if drawn and vega else "",
+        "limit_svg": limit_svg(summary.limit) if summary.limit is not None and summary.limit.steps else "",
         "vega": vega.replace("</script", "<\\/script"),
         "style": stylesheet(),
         "script": asset("report.js"),

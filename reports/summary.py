@@ -6,11 +6,13 @@ bytes for the same values.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from harness.records import SCHEMA, RunVerdict, Verdict
+
+StepVerdict = Literal["held", "missed", "not delivered", "unknown"]
 
 
 class Figures(msgspec.Struct, kw_only=True):
@@ -83,6 +85,32 @@ class CheckResult(msgspec.Struct, kw_only=True):
     details: list[dict[str, Any]] = []
 
 
+class LimitStep(msgspec.Struct, kw_only=True):
+    """One rate (per s) of a search: what the objective measured (SI units), latencies in ms, and how it went."""
+
+    rate: float
+    verdict: StepVerdict
+    operations: int
+    measured: float | None
+    p50_ms: float | None
+    p99_ms: float | None
+    success: float | None
+    lag_p99_ms: float
+    why: str = ""
+
+
+class Limit(msgspec.Struct, kw_only=True):
+    """A search. ``found`` is the highest rate at which the objective held, per s, null if it held at none; ``missed`` the
+    lowest one above it that did not."""
+
+    objective: str
+    found: float | None
+    missed: float | None
+    steps: list[LimitStep]
+    verdict: Verdict
+    sentence: str
+
+
 class Summary(msgspec.Struct, kw_only=True):
     """The whole file. ``reasons`` lists everything that kept the run from passing, the gravest first."""
 
@@ -105,6 +133,7 @@ class Summary(msgspec.Struct, kw_only=True):
     environment: dict[str, Any]
     replay: str
     notes: list[str]
+    limit: Limit | None = None  # of a search for the highest rate at which an objective holds
 
 
 def encoded(summary: Summary) -> bytes:

@@ -114,6 +114,8 @@ def test_all_phases_add_up_over_the_workers(parts):
 
 def test_a_worker_that_is_killed_is_told_and_nothing_hangs(parts):
     made = loading(parts)
+    while made.driver.stats() is None or made.driver.stats().lookup.count == 0:
+        time.sleep(0.02)
     made.processes["load-1"].send_signal(signal.SIGKILL)
     assert made.driver.wait_drained(20).rows == 100
     assert made.driver.readback(["node-0"]).lost == 0
@@ -122,6 +124,8 @@ def test_a_worker_that_is_killed_is_told_and_nothing_hangs(parts):
     assert made.driver.exits == (gone,)
     assert (gone.worker, gone.code) == ("load-1", -signal.SIGKILL)
     assert "load worker load-1 ended: killed by SIGKILL" in str(gone)
+    assert "may be missing" in gone.missing
+    assert "that were in flight" in gone.missing
 
 
 def test_when_the_last_worker_is_killed_waits_raise_at_once(parts):

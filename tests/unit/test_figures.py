@@ -14,8 +14,8 @@ def row(kind="lookup", *, lag=0.001, latency=0.01, outcome="ok", error="", phase
 @given(st.lists(st.floats(0, 100), min_size=1), st.floats(0.01, 1))
 def test_lag_quantiles_are_never_told_too_low_and_at_most_five_percent_too_high(lags, share):
     meter = LagMeter()
-    for lag in lags:
-        meter.add(lag)
+    for start in range(0, len(lags), 3):
+        meter.add(lags[start : start + 3])
     exact = sorted(lags)[max(0, -int(-share * len(lags) // 1) - 1)]
     assert meter.largest == max(lags)
     assert min(exact, max(lags)) <= meter.quantile(share) * (1 + 1e-9)

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadtests.config import LoadOptions
 from loadtests.keys import Keys, key_of, value_of
 
 KEYS = st.binary(min_size=20, max_size=20)
@@ -25,7 +26,7 @@ def test_a_value_belongs_to_one_key_and_version_only(key, other, version, later,
 
 
 def test_only_acknowledged_keys_are_picked():
-    keys = Keys(7, "load-0", 64)
+    keys = Keys(7, "load-0", LoadOptions(users=1, value_size=64))
     stored, failed = keys.fresh(), keys.fresh()
     keys.settle(stored, acknowledged=True)
     keys.settle(failed, acknowledged=False)
@@ -34,7 +35,7 @@ def test_only_acknowledged_keys_are_picked():
 
 
 def test_all_acknowledged_keys_are_picked_evenly():
-    keys = Keys(7, "load-0", 64)
+    keys = Keys(7, "load-0", LoadOptions(users=1, value_size=64))
     for _ in range(10):
         keys.settle(keys.fresh(), acknowledged=True)
     picked = [keys.pick() for _ in range(5000)]

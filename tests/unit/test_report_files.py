@@ -93,7 +93,8 @@ def storm(
     lines = [json.dumps({"wall": "2026-01-02T03:04:05.000+00:00", **event}) for event in events]
     (folder / "events.jsonl").write_text("".join(f"{line}\n" for line in lines))
     (folder / "operations").mkdir(exist_ok=True)
-    table = pa.Table.from_pandas(rows, schema=schema(OPERATION_COLUMNS), preserve_index=False)
+    columns = {name: alias for name, alias in OPERATION_COLUMNS.items() if name in rows}
+    table = pa.Table.from_pandas(rows, schema=schema(columns), preserve_index=False)
     with (
         pa.OSFile(str(folder / "operations" / "load-0.arrow"), "wb") as sink,
         pa.ipc.new_stream(sink, table.schema) as out,
