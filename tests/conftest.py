@@ -9,6 +9,11 @@ import os
 from functools import cache
 
 import pytest
+from hypothesis import settings
+
+# Hypothesis' deadline is a time in which an example must end: a busy machine breaks it, and no defect.
+settings.register_profile("kadstorm", deadline=None)
+settings.load_profile("kadstorm")
 
 
 @cache
