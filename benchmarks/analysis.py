@@ -94,7 +94,9 @@ def measure(folder: Path, rows: int) -> Iterator[Figure]:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", PROGRAM, folder], check=True)
     yield within("analysis and report", time.monotonic() - began, SECONDS_PER_MILLION * rows / 1e6, "s")
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"of which {spent.ru_utime + spent.ru_stime:.1f} s of processor time, whatever else the machine does")
+    peak = spent.ru_maxrss * 1024 / 1e9
     yield within("peak memory", peak, MEMORY_GB, "GB")
     summary = json.loads((folder / "summary.json").read_text())
     for kind, quantiles in exact.items():

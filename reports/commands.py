@@ -96,10 +96,13 @@ def _row(run: Listed) -> tuple[str, ...]:
 
 
 def _compared(comparison: Comparison, html: Path | None) -> list[str]:
-    from reports.compare import change_text
+    from reports.compare import change_text, gravest_first
 
     colour = {"regression": "red", "no regression": "green", "cannot tell": "yellow"}[comparison.verdict]
     lines = [f"[bold {colour}]{comparison.sentence}[/]"]
-    lines += [f"  {MARKS[one.verdict]}  {one.metric}  [dim]{change_text(one)}[/]" for one in comparison.differences]
+    lines += [
+        f"  {MARKS[one.verdict]}  {one.metric}  [dim]{change_text(one)}[/]"
+        for one in gravest_first(comparison.differences)
+    ]
     lines += [f"  {note}".replace("[", "\\[") for note in comparison.notes]
     return [*lines, *([f"report: {html}"] if html is not None else [])]

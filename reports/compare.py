@@ -354,6 +354,12 @@ def _sentence(differences: Sequence[Difference], worse: Sequence[Difference], ru
     return f"No regression was found ({sides}){rest}."
 
 
+def gravest_first(differences: Sequence[Difference]) -> list[Difference]:
+    """For people: what got worse, then what cannot be told, then the rest."""
+    order: list[Change] = ["worse", "cannot tell", "better", "no worse"]
+    return sorted(differences, key=lambda one: order.index(one.verdict))
+
+
 def change_text(one: Difference) -> str:
     """`+21.3% (+15.2% to +27.8%)`; without an interval the bare change says that it is one."""
     if one.change is None:
@@ -361,7 +367,10 @@ def change_text(one: Difference) -> str:
     metric = NAMED[one.metric]
     if one.low is None or one.high is None:
         return f"{_signed(metric, one.change)} (no interval)"
-    return f"{_signed(metric, one.change)} ({_signed(metric, one.low)} to {_signed(metric, one.high)})"
+    unit = {"points": " points", "seconds": " s"}.get(metric.scale, "")
+    return (
+        f"{_signed(metric, one.change)} ({_signed(metric, one.low).removesuffix(unit)} to {_signed(metric, one.high)})"
+    )
 
 
 def _signed(metric: Metric, change: float) -> str:

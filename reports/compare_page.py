@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from reports.compare import NAMED, Comparison, Difference, Side, change_text, tolerance_text, value_text
+from reports.compare import NAMED, Comparison, Difference, Side, change_text, gravest_first, tolerance_text, value_text
 from reports.overlay import overlay_svg
 from reports.page import environment, stylesheet
 
@@ -26,7 +26,7 @@ def page(comparison: Comparison, base: Side, new: Side) -> str:
         "tone": TONES[comparison.verdict],
         "word": comparison.sentence[:head],
         "rest": comparison.sentence[head:],
-        "rows": [_row(one) for one in comparison.differences],
+        "rows": [_row(one) for one in gravest_first(comparison.differences)],
         "chart_svg": Markup(chart),  # noqa: S704 - drawn by us from numbers
         "style": Markup(stylesheet()),  # noqa: S704 - ours
     }

@@ -26,11 +26,20 @@ def points(latency: Floats) -> list[dict[str, float]]:
         return []
     decades = min(MOST_DECADES, float(np.log10(len(latency) / BEYOND)))
     exponents = np.arange(0, decades, 1 / PER_DECADE)
-    values = np.quantile(latency, 1 - 10**-exponents) * 1000
+    values = quantiles_of(np.sort(latency), 1 - 10**-exponents) * 1000
     return [
         {"beyond": round(float(10**x), 6), "ms": round(max(float(v), 1e-3), 4)}
         for x, v in zip(exponents, values, strict=True)
     ]
+
+
+def quantiles_of(ordered: Floats, q: Floats) -> Floats:
+    """numpy's linear quantiles of values in order: for many of them, sorting once is much cheaper."""
+    places = q * (len(ordered) - 1)
+    below = np.floor(places).astype(np.int64)
+    above = np.minimum(below + 1, len(ordered) - 1)
+    found: Floats = ordered[below] + (places - below) * (ordered[above] - ordered[below])
+    return found
 
 
 def curve_svg(analysis: Analysis) -> str:

@@ -47,7 +47,7 @@
     if (previous) previous.finalize();
     const svg = holder.querySelector("svg");
     svg.setAttribute("role", "img");
-    svg.setAttribute("aria-label", "Success, rate and latency over time, with the faults in force");
+    svg.setAttribute("aria-label", still.getAttribute("aria-label"));
     still.hidden = true;
   }
 

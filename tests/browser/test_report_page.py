@@ -123,3 +123,11 @@ def test_every_section_has_a_heading_and_every_table_has_headers(tab: Any) -> No
         == 0
     )
     assert tab.evaluate("() => document.querySelectorAll('h1').length") == 1
+
+
+def test_charts_are_pictures_with_a_description_for_those_who_cannot_see_them(tab: Any) -> None:
+    described = tab.evaluate(
+        "() => [...document.querySelectorAll('[role=img]')].map(one => one.getAttribute('aria-label'))"
+    )
+    assert len(described) == 3
+    assert all(described)
