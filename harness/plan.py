@@ -296,11 +296,22 @@ def describe(plan: Plan, width: int = 80) -> str:
     names = list(dict.fromkeys([*experiment.get("names", []), *(action.name for action in plan.actions)]))
     label = max([len(name) for name in names], default=0)
     cells = max(20, width - label - 2)
-    lines += ["", f"{'':{label}}  0{time_text(duration):>{cells - 1}}"] if names else []
+    lines += ["", f"{'':{label}}  {_axis(duration, cells)}"] if names else []
     for name in names:
         lines.append(f"{name:{label}}  {_bar([a for a in plan.actions if a.name == name], duration, cells)}")
     lines += ["", *(_line(action) for action in plan.actions)]
     return "\n".join(lines)
+
+
+def _axis(duration: int, cells: int) -> str:
+    """Times above the chart: the beginning, the quarters, the end; each begins where its moment is, but the last."""
+    end = time_text(duration)
+    axis = "0"
+    for quarter in (1, 2, 3):
+        mark, at = f"{duration * quarter / 4e6:g}s", cells * quarter // 4
+        if len(axis) < at and at + len(mark) < cells - len(end):
+            axis = f"{axis:{at}}{mark}"
+    return f"{axis:{cells - len(end)}}{end}"
 
 
 def _bar(actions: Sequence[Action], duration: int, cells: int) -> str:

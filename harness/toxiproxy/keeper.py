@@ -59,8 +59,10 @@ class ToxiproxyKeeper:
         self._thread.start()
 
     def close(self) -> None:
-        """Let it end from now on. Returns at once: the thread ends with the server."""
+        """Let it end from now on; a restart that is under way is waited for. The thread ends with the server."""
         self._closing.set()
+        with self._lock:
+            pass
 
     def call(self, work: Callable[[], object]) -> None:
         """Do ``work`` on the links; if that fails since the server is away or silent, bring it back and do it again.
@@ -98,7 +100,7 @@ class ToxiproxyKeeper:
                 self._server.restart()
                 self._links.restore()
             except HarnessError:
-                if not left:
+                if not left or self._closing.is_set():
                     raise
             else:
                 return

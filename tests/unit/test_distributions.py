@@ -1,7 +1,9 @@
 """What is drawn is distributed as asked: Kolmogorov-Smirnov tests against scipy, over the planner's own seeds."""
 
+import itertools
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from chaos.distributions import (
     incomplete_gamma,
     inverse_gamma,
 )
+from chaos.faults.churn import SHORTEST_SESSION, ChurnOptions, downtimes
 from harness.plan import derived
 
 MEAN = 8.0  # s
@@ -134,3 +137,28 @@ class Fixed(random.Random):
 def test_the_extremes_of_random_are_finite_lengths(ours: Distribution, value: float) -> None:
     assert ours.draw(Fixed(value)) >= 0
     assert ours.residual(Fixed(value)) >= 0
+
+
+SESSIONS: dict[str, tuple[dict[str, object], Any]] = {
+    "exponential": ({"exponential": {"mean": "40s"}}, stats.expon(scale=40)),
+    "weibull": ({"weibull": {"shape": 0.5, "mean": "40s"}}, stats.weibull_min(0.5, scale=20)),
+    "pareto": ({"pareto": {"shape": 2.5, "mean": "40s"}}, stats.pareto(2.5, scale=24)),
+    "lognormal": ({"lognormal": {"mean": "40s", "sigma": 1.0}}, stats.lognorm(1.0, scale=40 * math.exp(-0.5))),
+}
+
+
+@pytest.mark.parametrize("law", SESSIONS)
+def test_sessions_of_planned_churn_follow_what_was_asked_over_many_seeds(law: str) -> None:
+    session, asked = SESSIONS[law]
+    options = ChurnOptions.model_validate({"nodes": 1, "session": session, "downtime": {"exponential": {"mean": "5s"}}})
+    day = 86_400_000_000  # µs: so long that the end cuts hardly any session off
+    seen = []
+    for seed in range(SEEDS):
+        away = list(itertools.islice(downtimes(options, 0, day, rng(seed)), 2))
+        if len(away) == 2:
+            seen.append((away[1][0] - away[0][1]) / 1e6)
+    assert len(seen) > 0.98 * SEEDS
+    shortest = SHORTEST_SESSION / 1e6  # shorter ones are lengthened to that; of the others the whole law holds
+    whole = [length for length in seen if length > shortest]
+    assert stats.kstest(whole, lambda x: (asked.cdf(x) - asked.cdf(shortest)) / asked.sf(shortest)).pvalue > 0.01
+    assert abs(len(whole) / len(seen) - asked.sf(shortest)) < 0.05

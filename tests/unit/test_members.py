@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.backends import Exit, MemberSpec, Power, ProcessState
 from harness.effects import MemberClaim, MemberState
+from harness.errors import MemberFailed
 from harness.members import STRENGTH, Member, Members
 from harness.targets import NodeAddress
 
@@ -121,3 +123,66 @@ def test_a_member_that_will_be_gone_counts_as_unresponsive_before_it_is() -> Non
     members["a"].claims["soon"] = MemberClaim("a", "paused")
     assert members.unresponsive() == {"a"}
     members.close()
+
+
+class Stubborn(Remembering):
+    """Its members do not start for ``failures`` times."""
+
+    failures = 0
+
+    def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise MemberFailed("its disk is full")
+        super().start(specs, deadline=deadline)
+
+
+def stubborn_cluster(folder: Path) -> tuple[Members, Stubborn]:
+    backend = Stubborn()
+    spec = MemberSpec("a", ("true",), Path("log"), watches_parent=True)
+    member = Member(NodeAddress("a", "00" * 20, "127.0.0.1", 1), spec, data_dir=folder / "a")
+    members = Members(backend, [member], on_lost=lambda _: None, on_up=lambda name, seconds: None)
+    members.start(deadline=0.0)
+    return members, backend
+
+
+def test_a_release_that_failed_is_done_by_the_next_one(tmp_path: Path) -> None:
+    members, backend = stubborn_cluster(tmp_path)
+    members.claim("x", [MemberClaim("a", "dead")])
+    backend.failures = 1
+    with pytest.raises(MemberFailed):
+        members.release("x")
+    assert backend.states["a"] == "dead"
+    members.release("x")
+    assert backend.states["a"] == "running"
+
+
+def test_a_member_that_does_not_come_back_is_renewed_without_its_data(tmp_path: Path) -> None:
+    members, backend = stubborn_cluster(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "broken").write_text("x")
+    members.claim("x", [MemberClaim("a", "dead", keep_data=True)])
+    backend.failures = 1
+    with pytest.raises(MemberFailed):
+        members.release("x")
+    assert members.renew("x") == ["a"]
+    assert not (tmp_path / "a").exists()
+    members.release("x")
+    assert backend.states["a"] == "running"
+
+
+def test_a_joiner_is_there_from_the_moment_that_it_is_claimed_on() -> None:
+    backend = Remembering()
+    specs = {name: MemberSpec(name, ("true",), Path("log"), watches_parent=True) for name in ("a", "b")}
+    made = [
+        Member(NodeAddress(name, "00" * 20, "127.0.0.1", 1), spec, joins=name == "b") for name, spec in specs.items()
+    ]
+    members = Members(backend, made, on_lost=lambda _: None, on_up=lambda name, seconds: None)
+    members.start(deadline=0.0)
+    assert (members.initial(), members.joined("b"), members.here("b")) == (["a"], False, False)
+    assert backend.done == [("a", "start")]
+    members.claim("crowd", [MemberClaim("b", "running")])
+    assert (members.joined("b"), members.here("b"), backend.states["b"]) == (True, True, "running")
+    members.claim("churn", [MemberClaim("b", "dead")])
+    members.release("churn")
+    assert backend.states["b"] == "running"

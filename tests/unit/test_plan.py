@@ -172,6 +172,13 @@ def test_the_chart_shows_every_entry_at_its_time(tmp_path: Path) -> None:
     assert abs(bars["second"].index("▌") / len(bars["second"]) - 0.5) < 0.02
 
 
+def test_the_chart_has_times_above_it_where_they_belong(tmp_path: Path) -> None:
+    text = "name: calm\ncluster: {nodes: 4}\nload: {rate: 1/s}\nduration: 80s\ntimeline:\n  - {at: 20s, kill: {nodes: 1}}\n"
+    axis, bar = describe(plan_of(tmp_path, text), 90).splitlines()[2:4]
+    assert axis.split() == ["0", "20s", "40s", "60s", "80s"]
+    assert axis.index("20s") == bar.index("▌")
+
+
 def test_the_chart_fits_a_terminal(tmp_path: Path) -> None:
     chart = [line for line in describe(plan_of(tmp_path), 80).splitlines() if "·" in line]
     assert {len(line) for line in chart} == {80}
