@@ -389,10 +389,10 @@ class TcpTransport:
         """Close what is idle or stuck."""
         self._tidier = self.loop.call_later(TIDY, self._tidy)
         now = self.loop.time()
-        for incoming in list(self.incoming):
+        for incoming in [each for each in self.incoming if each.partial_since or now - each.used_at >= IDLE_IN]:
             if incoming.stuck(now) or (incoming.idle() and now - incoming.used_at >= IDLE_IN):
                 self._close_idle(incoming)
-        for outgoing in list(self._pool.values()):
+        for outgoing in [each for each in self._pool.values() if each.partial_since or now - each.used_at >= IDLE_OUT]:
             if outgoing.stuck(now) or (outgoing.idle() and now - outgoing.used_at >= IDLE_OUT):
                 self._close_idle(outgoing)
 
