@@ -98,7 +98,7 @@ def table(rows: Sequence[dict[str, Any]]) -> None:
 def turn(side: str, k: int, seconds: float) -> dict[str, Any]:
     """Run one side in a process of its own."""
     command = [sys.executable, __file__, "--side", side, "--k", str(k), "--seconds", str(seconds)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=60 + 5 * seconds)
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120 + 10 * seconds)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
 
