@@ -78,6 +78,7 @@ class Lookup:
         self._claimed = {own} if claimed is None else claimed
         self._claimed.add(own)
         self._in_flight = 0
+        self._given_up = 0  # how often somebody was slow or failed
         self._near: list[Candidate] | None = None  # the k closest that are neither slow nor failed; None: to be found
         self._learn(seeds, 0, ())
 
@@ -142,6 +143,7 @@ class Lookup:
         if candidate is not None and candidate.progress in what:
             self._land(candidate)
             candidate.progress = progress
+            self._given_up += 1
             self._near = None
 
     def _waits_for_slow(self) -> bool:
@@ -167,13 +169,11 @@ class Lookup:
 
     def _nearest(self) -> list[Candidate]:
         if self._near is None:
-            self._near, candidates = [], self._candidates
-            for distance in self._distances:
-                candidate = candidates[distance]
-                if candidate.progress != FAILED and candidate.progress != SLOW:
-                    self._near.append(candidate)
-                    if len(self._near) == self._k:
-                        break
+            candidates = self._candidates
+            first = [candidates[distance] for distance in self._distances[: self._k + self._given_up]]
+            if self._given_up:
+                first = [c for c in first if c.progress != FAILED and c.progress != SLOW][: self._k]
+            self._near = first
         return self._near
 
 

@@ -49,6 +49,7 @@ WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
 REPUBLISH_AT_ONCE = 80  # records of one node
+STALE_EVERY = 1.0  # s between two looks at the buckets
 FAR_BUCKETS = 16  # refreshed at once after a join
 
 
@@ -72,7 +73,7 @@ class Maintenance:
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
         self._leaving: Callable[[], None] | None = None
-        self._tick_due = self._republish_from = 0.0
+        self._tick_due = self._republish_from = self._stale_from = 0.0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
 
@@ -156,8 +157,10 @@ class Maintenance:
             # not twice while the first is under way
             entry.retry_at = now + entry.timeout(self._peer.settings.rpc_timeout) + TICK
             self._peer.ping(entry.contact)
-        for bucket in table.stale_buckets(now, self._peer.settings.refresh)[:1]:
-            self._refresh(bucket)
+        if now >= self._stale_from:
+            self._stale_from = now + STALE_EVERY
+            for bucket in table.stale_buckets(now, self._peer.settings.refresh)[:1]:
+                self._refresh(bucket)
         self._mend_losses(now)
 
     def _refresh(self, bucket: Bucket) -> None:

@@ -10,7 +10,7 @@
 - Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
   answer no more than MOST_WAITING requests are sent.
 - A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
-  are taken; one more costs the one that is idle for longest its place, those that never sent a whole frame first.
+  are taken; one more costs those that are idle for longest their places, who never sent a whole frame first.
 - A connection on which nothing happens, or whose frame does not come to its end, is closed.
 - Any frame that cannot be decoded closes its connection and is counted.
 """
@@ -46,6 +46,7 @@ from node.wire import (
 BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
 POOL = 16  # outgoing connections
 MOST_INCOMING = 4096  # connections, or what the descriptors allow
+CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
 IN_WORK = 512  # requests of one connection that have no answer yet
 IDLE_OUT, IDLE_IN = (
@@ -139,7 +140,10 @@ class Frames(asyncio.Protocol):
         if wire is not None and not wire.is_closing():
             owner.count["bytes_out"] += len(frame)
             owner.count_kind(owner.kinds_out, envelope.message, len(frame))
-            wire.write(frame)
+            try:
+                wire.write(frame)
+            except RuntimeError:  # uvloop has closed it without a word, as it does when a dial is cut short
+                owner.loop.call_soon(self.connection_lost, None)
 
     def abort(self) -> None:
         if self.wire is not None:
@@ -391,10 +395,12 @@ class TcpTransport:
         return connection
 
     def make_room(self) -> None:
-        """If there are too many incoming connections, close the one that is of least use."""
-        if len(self.incoming) > self.most_incoming:
+        """If there are too many incoming connections, close those of least use: a share at once, not to look for each."""
+        if len(self.incoming) <= self.most_incoming:
+            return
+        count = max(1, self.most_incoming // CROWD)
+        for least in heapq.nsmallest(count, self.incoming, key=lambda c: (not c.idle(), c.frames > 0, c.used_at)):
             self.count["crowded_out"] += 1
-            least = min(self.incoming, key=lambda each: (not each.idle(), each.frames > 0, each.used_at))
             del self.incoming[least]
             least.abort()
 
@@ -402,10 +408,10 @@ class TcpTransport:
         """Close what is idle or stuck."""
         self._tidier = self.loop.call_later(TIDY, self._tidy)
         now = self.loop.time()
-        for incoming in list(self.incoming):
+        for incoming in [each for each in self.incoming if each.partial_since or now - each.used_at >= IDLE_IN]:
             if incoming.stuck(now) or (incoming.idle() and now - incoming.used_at >= IDLE_IN):
                 self._close_idle(incoming)
-        for outgoing in list(self._pool.values()):
+        for outgoing in [each for each in self._pool.values() if each.partial_since or now - each.used_at >= IDLE_OUT]:
             if outgoing.stuck(now) or (outgoing.idle() and now - outgoing.used_at >= IDLE_OUT):
                 self._close_idle(outgoing)
 
@@ -432,10 +438,11 @@ class TcpTransport:
             host, port = self.egress[0], port + self.egress[1]
         try:
             await asyncio.wait_for(self.loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
-        except (OSError, OverflowError, UnicodeError) as error:  # the last two: an address that cannot be one
+        except (OSError, OverflowError, UnicodeError, RuntimeError) as error:  # the middle two: no address at all
             self._forget(connection)
-            queue, connection.queue = connection.queue, []
-            for pending in queue:
+            waiting = [*connection.queue, *connection.waiting.values()]
+            connection.queue, connection.waiting = [], {}
+            for pending in waiting:
                 self._fail(pending, RpcRefused(f"cannot dial {host}:{port}: {error}"))
 
     def lost(self, connection: Outgoing) -> None:

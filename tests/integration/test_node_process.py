@@ -435,10 +435,10 @@ def test_ten_thousand_connections_and_all_garbage_at_once_leave_a_lookup_through
                 with contextlib.suppress(ConnectionError):
                     sock.sendall(frame[: 1 + n % (len(frame) - 1)])  # truncated, or the first of slow bytes
         fresh = Client(HOST, BASE, CLUSTER)  # one that comes when all places are taken
-        found = fresh.get(key("x"), timeout=5.0)
+        found = fresh.get(key("x"), timeout=30.0)
         assert (found.found, found.value) == (True, b"value")
-        assert fresh.put(key("y"), b"new", timeout=5.0).acks == 4
-        counters = fresh.inspect(timeout=5.0).counters
+        assert fresh.put(key("y"), b"new", timeout=30.0).acks == 4
+        counters = fresh.inspect(timeout=30.0).counters
         fresh.close()
     assert counters["connections_in"] <= 4096
     assert counters["malformed"] >= 100

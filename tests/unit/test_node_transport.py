@@ -136,3 +136,36 @@ def test_an_idle_outgoing_connection_is_closed_and_dialled_again_when_it_is_need
         assert all(isinstance(answer, Pong) for answer in answers)
 
     run(test)
+
+
+def test_a_connection_that_is_closed_without_a_word_is_dialled_again() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.handler = lambda _sender, _message, reply: reply(Pong(b"", 0))
+        answers: list[Answer | RpcError] = []
+
+        def done(answer: Answer | RpcError, _sent: float, _sender: Sender | None) -> None:
+            answers.append(answer)
+
+        transport.send(HERE.contact, Ping(), 5.0, done)
+        await until(lambda: answers)
+        broken = next(iter(transport._pool.values()))
+        broken.wire = Broken()  # type: ignore[assignment]
+        transport.send(HERE.contact, Ping(), 5.0, done)
+        await until(lambda: len(answers) == 2)
+        assert isinstance(answers[1], Pong)
+
+    run(test)
+
+
+class Broken:
+    """What uvloop leaves of a connection whose dial was cut short: it passes for open, and cannot be written to."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: bytes) -> None:
+        raise RuntimeError("the handler is closed")
+
+    def abort(self) -> None: ...
+
+    close = abort
