@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ BURST = 64  # late arrivals that are sent before other greenlets get their turn
 TOGETHER = (
     2e-4  # s; arrivals that are due closer together than this wake the sender once: waking costs as much as asking
 )
+WATCH_EVERY = 0.1  # s between two looks at clients that should have kept their deadlines
 GLANCE = 0.05  # s between two looks at whether the load was told to end
 UNKNOWN = -1
 DEFINITE: frozenset[Outcome] = frozenset({"ok", "not_found", "wrong_value"})  # answers, which no client asks for again
@@ -86,6 +88,54 @@ class _Trail:
 
 class _Stuck(BaseException):
     """A client did not keep its deadline. No Exception, so that no client can swallow it."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """A greenlet that is with a client. ``deadline``: CLOCK_MONOTONIC."""
+
+    greenlet: Any
+    deadline: float
+    over: bool = False
+
+
+class Watchdog:
+    """Cuts off clients that do not keep their deadlines. One greenlet looks at all of them several times a second: a timer
+    for each operation costs more than drawing its key. All watches are equally long, so the oldest ends first."""
+
+    def __init__(self) -> None:
+        self._watches: deque[_Watch] = deque()
+        self._greenlet: gevent.Greenlet | None = None
+
+    def watch(self, seconds: float) -> _Watch:
+        """Watch the current greenlet until `over` is set; `_Stuck` is raised in it after ``seconds``."""
+        watch = _Watch(gevent.getcurrent(), time.monotonic() + seconds)
+        self._watches.append(watch)
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._look)
+        return watch
+
+    def close(self) -> None:
+        """Watch nobody any more."""
+        if self._greenlet is not None:
+            self._greenlet.kill()
+            self._greenlet = None
+
+    def _look(self) -> None:
+        hub: Any = gevent.get_hub()
+        while True:
+            gevent.sleep(WATCH_EVERY)
+            now = time.monotonic()
+            while self._watches and (self._watches[0].over or self._watches[0].deadline <= now):
+                watch = self._watches.popleft()
+                if not watch.over:
+                    hub.loop.run_callback(_cut_off, watch)
+
+
+def _cut_off(watch: _Watch) -> None:
+    """In the hub, where nothing can come between the question and the exception."""
+    if not watch.over:
+        watch.greenlet.throw(_Stuck)
 
 
 class Clients:
@@ -140,6 +190,7 @@ class Workload:
             for site in config.sites
         }
         self.clients = Clients(config, make_client)
+        self._watchdog = Watchdog()
         self.sinks: list[Sink] = [self.window.add]
         self._retrying = retrying(config)
         self._mix = Random(f"mix/{config.seed}/{config.worker}")
@@ -251,6 +302,7 @@ class Workload:
     def close(self) -> None:
         """Cut off what is in flight and close all clients."""
         self.cut_off()
+        self._watchdog.close()
         self.clients.close()
 
     def _draw(self) -> Request:
@@ -346,15 +398,17 @@ class Workload:
     def _answer(self, request: Request, gateway: str, site: str) -> Stored | LookedUp:
         timeout = self.options.timeout_s
         client = self.clients.of(gateway, site)
+        watch = self._watchdog.watch(timeout + DEADLINE_SLACK)
         try:
-            with gevent.Timeout(timeout + DEADLINE_SLACK, _Stuck):
-                if request.kind == "store":
-                    value = self.keys.value(request.key, request.version)
-                    return client.store(request.key, value, version=request.version, timeout=timeout)
-                return client.lookup(request.key, timeout=timeout)
+            if request.kind == "store":
+                value = self.keys.value(request.key, request.version)
+                return client.store(request.key, value, version=request.version, timeout=timeout)
+            return client.lookup(request.key, timeout=timeout)
         except _Stuck:
             self.clients.replace(gateway, site, client)
             raise NoAnswer("no_answer") from None
+        finally:
+            watch.over = True
 
     def _judge_store(self, answer: Stored, version: int) -> _Result:
         enough = answer.acks >= self.options.write_acks
