@@ -37,7 +37,7 @@ class Availability:
     def check(self, case: Case) -> Finding:
         """See `Checker.check`."""
         load = case.history.load
-        rows = load[(load["intended"] >= 0) & (load["intended"] < case.windows.end)]
+        rows = load.loc[(load["intended"] >= 0) & (load["intended"] < case.windows.end), ["intended", "outcome"]]
         if len(rows) < ENOUGH:
             return Finding("unknown", f"{len(rows)} operations were due, and {ENOUGH} are needed", [])
         found = outages(rows, case.windows.end)

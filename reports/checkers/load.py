@@ -14,6 +14,7 @@ import pandas as pd
 
 from reports.checkers import Case, Finding
 
+COLUMNS = ["intended", "started", "error", "worker"]
 SLACK = 0.01  # share of the planned operations that may be missing,
 SIGMAS = 4.5  # beside what chance explains: standard deviations of a Poisson count
 MOST_SHED = 0.01  # share of operations that may be shed because too many were in flight
@@ -26,7 +27,7 @@ class LoadDelivered:
     def check(self, case: Case) -> Finding:
         """See `Checker.check`."""
         load, options = case.history.load, case.history.experiment["load"]
-        due = load[(load["intended"] >= 0) & (load["intended"] < case.windows.end)]
+        due = load.loc[(load["intended"] >= 0) & (load["intended"] < case.windows.end), COLUMNS]
         shed = int((due["error"] == "shed").sum())
         details = _per_worker(due)
         problems = [*_died(case), *_too_few(len(due), options, case.windows.end), *_idle_workers(case, due)]
