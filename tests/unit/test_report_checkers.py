@@ -345,6 +345,12 @@ def test_a_node_that_holds_far_more_than_its_share_is_named() -> None:
     assert (found.verdict, found.details) == ("fail", [{"node": "node-2", "records": 200, "fair_share": 1.0}])
 
 
+def test_survivors_may_hold_what_the_dead_held() -> None:
+    samples = [{**one, "t": 1.0} for one in holding(60, 60, 60, 60)] + holding(120)
+    found = Balance().check(case(stored(*(f"{n:02x}" for n in range(60))), nodes=NODES, samples=samples))
+    assert (found.verdict, found.evidence[:26]) == ("pass", "records per node 120 to 12")
+
+
 def test_without_samples_or_keys_balance_is_open() -> None:
     assert Balance().check(case(stored("00"), nodes=NODES)).verdict == "unknown"
     assert Balance().check(case([], nodes=NODES, samples=holding(1, 1, 1, 1))).verdict == "unknown"
