@@ -139,7 +139,7 @@ def _errors(load: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _slowest(load: pd.DataFrame) -> pd.DataFrame:
     """Of those that succeeded: failures have a sample of their own, and would crowd these out."""
-    return load[load["outcome"] == "ok"].nlargest(SAMPLE, "latency")
+    return load.loc[load.loc[load["outcome"] == "ok", "latency"].nlargest(SAMPLE).index]
 
 
 def _failures(load: pd.DataFrame) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness.expectations import KINDS
 
@@ -32,8 +33,9 @@ def buckets(load: pd.DataFrame, seconds: float, samples: pd.DataFrame | None = N
     count = max(1, int(np.ceil(round(seconds / width, 9))))
     index = np.floor(load["intended"].to_numpy() / width).astype(np.int64)
     inside = (index >= 0) & (index < count)
-    good_rows = (load["outcome"] == "ok").to_numpy()
-    rows = load[inside].assign(bucket=index[inside], good=good_rows[inside])
+    rows = load.loc[inside, ["kind", "latency", "hops", "rpcs"]]
+    rows["bucket"], rows["good"] = index[inside], (load["outcome"] == "ok").to_numpy()[inside]
+    rows["lag"] = _lag_ms(load)[inside]
     records: list[dict[str, Any]] = [
         {"t0": n * width, "t1": min((n + 1) * width, seconds), "t": (n * width + min((n + 1) * width, seconds)) / 2}
         for n in range(count)
@@ -62,10 +64,12 @@ def _add_kind(records: list[dict[str, Any]], kind: str, rows: pd.DataFrame) -> N
 
 
 def _add_means(records: list[dict[str, Any]], rows: pd.DataFrame) -> None:
-    lookups = rows[rows["kind"] == "lookup"]
-    means = {name: lookups[lookups[name] >= 0].groupby("bucket")[name].mean() for name in ("hops", "rpcs")}
-    sent = rows[rows["error"] != "shed"]
-    lag = ((sent["started"] - sent["intended"]) * 1000).groupby(sent["bucket"]).quantile(0.99)
+    lookup = rows["kind"] == "lookup"
+    means = {
+        name: rows.loc[lookup & (rows[name] >= 0), ["bucket", name]].groupby("bucket")[name].mean()
+        for name in ("hops", "rpcs")
+    }
+    lag = rows.groupby("bucket")["lag"].quantile(0.99)
     for n, record in enumerate(records):
         record |= {name: _rounded(of.get(n)) for name, of in means.items()}
         record["lag"] = _rounded(lag.get(n))
@@ -89,6 +93,13 @@ def _add_nodes(records: list[dict[str, Any]], samples: pd.DataFrame, width: floa
     for n, record in enumerate(records):
         seen = up.get(n, seen)
         record |= {"up": seen, "traffic": _rounded(traffic.get(n))}
+
+
+def _lag_ms(load: pd.DataFrame) -> NDArray[np.float64]:
+    """How late each operation was sent; NaN for those that never were."""
+    lag: NDArray[np.float64] = (load["started"].to_numpy() - load["intended"].to_numpy()) * 1000
+    lag[(load["error"] == "shed").to_numpy()] = np.nan
+    return lag
 
 
 def _rounded(value: Any) -> float | None:

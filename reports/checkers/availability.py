@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from reports.checkers import MOST_DETAILS, Case, Finding
-from reports.metrics import ENOUGH
 
 FEWEST = 5  # failures in a row
 LONGEST = 1.0  # s outside faults
@@ -37,9 +36,9 @@ class Availability:
     def check(self, case: Case) -> Finding:
         """See `Checker.check`."""
         load = case.history.load
-        rows = load[(load["intended"] >= 0) & (load["intended"] < case.windows.end)]
-        if len(rows) < ENOUGH:
-            return Finding("unknown", f"{len(rows)} operations were due, and {ENOUGH} are needed", [])
+        rows = load.loc[(load["intended"] >= 0) & (load["intended"] < case.windows.end), ["intended", "outcome"]]
+        if rows.empty:
+            return Finding("unknown", "no operation was due", [])
         found = outages(rows, case.windows.end)
         told = f"{seconds_served(rows):.1%} of the seconds had {TARGET:.0%} success or more; {_longest(found)}"
         bad = [one for one in found if _outside(one, case) >= LONGEST]

@@ -1,8 +1,9 @@
 """Balance: no node holds or answers far more than its share.
 
-A node's fair share of the records follows from its identifier: it is among the k closest nodes of so many acknowledged
-keys (of SAMPLE of them, drawn evenly, if there are more). It fails to be fair if a node that ran to the end holds more than
-FACTOR times that, beyond SLACK records. Traffic is told: who answered how many RPCs, against the mean.
+A node's fair share of the records follows from its identifier: among the nodes that are up at the end (survivors take over
+what the dead held) it is one of the k closest of so many acknowledged keys (of SAMPLE of them, drawn evenly, if there are
+more). It fails to be fair if a node that ran to the end holds more than FACTOR times that, beyond SLACK records. Traffic is
+told: who answered how many RPCs, against the mean.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class Balance:
     def check(self, case: Case) -> Finding:
         """See `Checker.check`."""
         samples = case.history.samples
-        last = samples[samples["up"]].groupby("name", observed=True).tail(1).set_index("name")
-        ids = {node.name: node.id for node in case.history.plan.nodes}
+        last = samples[samples["up"] & (samples["t"] == samples["t"].max())].set_index("name")
+        ids = {node.name: node.id for node in case.history.plan.nodes if node.name in last.index}
         keys = case.key_histories.keys
         if last.empty or not keys:
             return Finding("unknown", "no node was sampled" if last.empty else "no store was ever acknowledged", [])

@@ -16,6 +16,7 @@ import pandas as pd
 
 from reports.checkers import Case, Finding
 
+COLUMNS = ["intended", "started", "error", "worker"]
 SLACK = 0.01  # share of the planned operations that may be missing,
 SIGMAS = 4.5  # beside what chance explains: standard deviations of a Poisson count
 MOST_SHED = 0.01  # share of operations that may be shed because too many were in flight
@@ -28,7 +29,7 @@ class LoadDelivered:
     def check(self, case: Case) -> Finding:
         """See `Checker.check`."""
         load, options = case.history.load, case.history.experiment["load"]
-        due = load[(load["intended"] >= 0) & (load["intended"] < case.windows.end)]
+        due = load.loc[(load["intended"] >= 0) & (load["intended"] < case.windows.end), COLUMNS]
         shed = int((due["error"] == "shed").sum())
         details = _per_worker(due)
         by_hand = case.history.experiment.get("interactive")  # people start and stop the load as they please

@@ -205,9 +205,9 @@ def test_the_same_outage_within_a_faults_window_is_told_only() -> None:
     assert "the longest outage took 1.5 s from 1.5 s on" in found.evidence
 
 
-def test_single_failures_are_no_outage_and_too_few_operations_say_nothing() -> None:
+def test_single_failures_are_no_outage_and_no_operations_say_nothing() -> None:
     assert Availability().check(case(due("x...." * 19))).verdict == "pass"
-    assert Availability().check(case(due("." * 20))).verdict == "unknown"
+    assert Availability().check(case([])).verdict == "unknown"
 
 
 @settings(deadline=None)
@@ -343,6 +343,12 @@ def test_nodes_that_hold_their_shares_are_balanced() -> None:
 def test_a_node_that_holds_far_more_than_its_share_is_named() -> None:
     found = Balance().check(case(stored("00", "01", "02"), nodes=NODES, samples=holding(2, 2, 200, 1)))
     assert (found.verdict, found.details) == ("fail", [{"node": "node-2", "records": 200, "fair_share": 1.0}])
+
+
+def test_survivors_may_hold_what_the_dead_held() -> None:
+    samples = [{**one, "t": 1.0} for one in holding(60, 60, 60, 60)] + holding(120)
+    found = Balance().check(case(stored(*(f"{n:02x}" for n in range(60))), nodes=NODES, samples=samples))
+    assert (found.verdict, found.evidence[:26]) == ("pass", "records per node 120 to 12")
 
 
 def test_without_samples_or_keys_balance_is_open() -> None:

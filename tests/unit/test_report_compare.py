@@ -207,3 +207,24 @@ def test_a_baseline_that_is_none_is_told_before_anything_starts(tmp_path: Path) 
     assert result.exit_code == 2
     assert "is no run folder" in result.output
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("slower", "code", "told"), [(1.2, 1, "Regression: lookup.p50"), (1.0, 0, "No regression was")]
+)
+def test_runs_are_held_against_a_baseline(
+    runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slower: float, code: int, told: str
+) -> None:
+    made: list[Path] = []
+
+    def run_one(plan: Any, text: str, folder: Path, *_: Any, **__: Any) -> int:
+        storm(folder, spoil=partial(stretch, by=slower * (1 + len(made) / 1000)))
+        made.append(folder)
+        return 0
+
+    monkeypatch.setattr("harness.cli._run_one", run_one)
+    monkeypatch.setattr("harness.toxiproxy.binary.find", lambda *_, **__: tmp_path)
+    options = ["--repeat", "3", "--out", str(tmp_path / "new"), "--baseline", str(runs("base", 3))]
+    result = CliRunner().invoke(main, ["run", "chaos/experiments/first-storm.yaml", *options])
+    assert (result.exit_code, told in result.output) == (code, True), result.output
+    assert len(made) == 3
