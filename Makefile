@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help storm test lint clean lock
+.PHONY: help storm test lint bench clean lock
 
 help: ## show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ test: $(VENV)/.tox ## set up, run every check and test that this machine can run
 
 lint: $(VENV)/.tox ## formatting, lint and types only
 	$(BIN)/tox run -e lint,types
+
+bench: $(VENV)/.bench ## time Kadstorm against its peers and against bare tools, both sides in one run; writes bench.json
+	$(BIN)/python -m benchmarks --json bench.json
 
 clean: ## remove what the set-up and the tests made (runs/ stays)
 	rm -rf $(VENV) .tox build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
@@ -38,6 +41,10 @@ $(BIN)/python:
 $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	@echo "installing Kadstorm into $(VENV) (about a minute, once)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.tox: $(BIN)/python pyproject.toml constraints.txt

@@ -1,6 +1,6 @@
 """What the harness adds to the bare cost of Toxiproxy's API: making 2,450 links, and a one-way partition of 50 nodes.
 
-Run: ``python benchmarks/links.py [ROUNDS]`` (a Toxiproxy binary as `harness.toxiproxy.binary` finds it).
+Run: ``python benchmarks/links.py [--quick] [--json FILE]`` (a Toxiproxy binary as `harness.toxiproxy.binary` finds it).
 
 Each figure is the least of all rounds, each round on a fresh server: what other programs add to a time is not ours. The
 bare side is the least that can be asked of any client: bytes made beforehand, answers counted and not read. A ratio of
@@ -9,14 +9,16 @@ bare side is the least that can be asked of any client: bytes made beforehand, a
 
 from __future__ import annotations
 
+import argparse
+import json
 import socket
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.effects import LinkEffect
 from harness.links import Topology
@@ -30,22 +32,29 @@ from harness.toxiproxy.server import ToxiproxyServer
 HOST, API_PORT = "127.20.247.1", 9474
 NODES = 50
 TOPOLOGY = Topology.build([PlannedNode(f"node-{i}", f"{i:040x}", f"site-{i}") for i in range(NODES)], host=HOST)
+RATIO_LIMIT = 2.0
 HALF = NODES // 2
 PARTITION = [LinkEffect(a, b, "blackhole") for a in TOPOLOGY.sites[:HALF] for b in TOPOLOGY.sites[HALF:]]
 
 
 def main() -> None:
     """Measure and print."""
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rounds = 2 if arguments.quick else 5
     found = binary.find(progress=print)
     payloads, requests = proxy_payloads(TOPOLOGY), partition_requests()
     print(f"{found}; the least of {rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "toxiproxy.log"
         bare, ours = least(rounds, lambda: time_links(found, log, payloads))
-        tell(f"{len(payloads)} links: create() against POST /populate", ours, bare)
+        rows = [tell(f"{len(payloads)} links: create() against POST /populate", ours, bare)]
         bare, ours = least(rounds, lambda: time_toxics(found, log, requests))
-        tell(f"{len(requests)} toxics: apply() against {CONNECTIONS} bare pipelines", ours, bare)
+        rows.append(tell(f"{len(requests)} toxics: apply() against {CONNECTIONS} bare pipelines", ours, bare))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
     began = time.perf_counter()
     desired_state(TOPOLOGY, PARTITION)
     print(f"of which desired_state {(time.perf_counter() - began) * 1000:.1f} ms")
@@ -57,9 +66,12 @@ def least(rounds: int, measure: Callable[[], tuple[float, float]]) -> tuple[floa
     return min(bare for bare, _ in times), min(ours for _, ours in times)
 
 
-def tell(what: str, ours: float, bare: float) -> None:
-    """One line: what, our time, the bare time, their ratio."""
-    print(f"{what}: {ours * 1000:.0f} ms, {bare * 1000:.0f} ms, ratio {ours / bare:.2f}")
+def tell(what: str, ours: float, bare: float) -> dict[str, Any]:
+    """One line: what, our time, the bare time, their ratio; and the same as a row."""
+    ratio = ours / bare
+    print(f"{what}: {ours * 1000:.0f} ms, {bare * 1000:.0f} ms, ratio {ratio:.2f}")
+    row = {"name": what, "ours": ours * 1000, "theirs": bare * 1000, "unit": "ms", "ratio": round(ratio, 2)}
+    return {**row, "limit": RATIO_LIMIT, "met": ratio <= RATIO_LIMIT}
 
 
 def time_links(found: Path, log: Path, payloads: list[dict[str, object]]) -> tuple[float, float]:
