@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -103,11 +104,9 @@ def test_processes_share_one_load_and_each_leaves_its_rows(tmp_path: Path) -> No
 def test_a_shape_of_locusts_own_sets_the_users(tmp_path: Path) -> None:
     code, said, rows = locust(tmp_path, "-u", 1, "-t", "4s", "--think", 0.01, "--shape", "spike:to=10,at=1.5,lasts=1")
     assert code == 0, said
-    moments = load(rows)
-    assert not moments.empty, said
-    early = ((moments["intended"] >= 0.2) & (moments["intended"] < 1.0)).sum() / 0.8
-    burst = ((moments["intended"] >= 1.8) & (moments["intended"] < 2.3)).sum() / 0.5
-    assert burst > 3 * early
+    told = re.findall(r"Shape test updating to (\d+) users", said)
+    assert told == ["1", "10", "1"]
+    assert len(load(rows)) > 50
 
 
 @pytest.mark.parametrize(
