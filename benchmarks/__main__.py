@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-ORDER = ("node", "virtual", "links", "injection", "boot", "containers", "load", "analysis", "compare")
+ORDER = ("peers", "virtual", "links", "injection", "boot", "containers", "load", "analysis", "compare")
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ means that the network's conditions hold from the first connection on.
 
 from __future__ import annotations
 
+import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -18,7 +19,7 @@ from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiprox
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
 from harness.events import Events
-from harness.links import Topology
+from harness.links import Topology, connections_per_node
 from harness.members import Member, Members
 from harness.options import whole_ms
 from harness.reconciler import LinkReconciler
@@ -141,6 +142,7 @@ def make_members(
         NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
         for node in plan.nodes
     ]
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
     keeps = bool(plan.experiment.get("durable")) or any(action.options.get("keep_data") for action in plan.actions)
     members: list[Member] = []
@@ -152,6 +154,7 @@ def make_members(
             bootstrap=bootstrap,
             options=plan.experiment["cluster"]["node"],
             data_dir=backend.data_dir(address.name) if keeps else None,
+            connections=connections_per_node(len(topology.names), len(topology.links), descriptors),
             place=layout.place,
             egress_host=layout.proxy_host,
             callers=layout.callers,

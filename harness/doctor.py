@@ -17,7 +17,7 @@ import psutil
 
 from harness.boot import first_ephemeral_port
 from harness.errors import EngineUnavailable, HarnessError, ToxiproxyUnavailable
-from harness.links import BASE_PORT
+from harness.links import BASE_PORT, DESCRIPTORS_PER_CONNECTION, FEWEST_CONNECTIONS
 from harness.session import Lock, recorded_sessions, state_dir
 from harness.toxiproxy import binary
 
@@ -32,9 +32,7 @@ NODE_BYTES = 30 * 2**20  # resident memory of one node process
 LINK_BYTES = 15 * 2**10  # of one proxy in Toxiproxy
 CONTAINER_BYTES = 24 * 2**20  # of one container beyond its node: its init, the engine's shim and its published port
 LOAD_BYTES = 200 * 2**20  # of one load worker with Locust and Arrow
-DESCRIPTORS_PER_CONNECTION = 2  # in Toxiproxy: the caller's side and the destination's
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
-POOL = 16  # connections that a node keeps open
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def sites_of(nodes: int) -> int:
 
 def descriptors_needed(nodes: int) -> int:
     """File descriptors of Toxiproxy, the hungriest process: a listener per link, two per connection."""
-    return sites_of(nodes) * nodes + nodes * min(POOL, nodes) * DESCRIPTORS_PER_CONNECTION + 64
+    return sites_of(nodes) * nodes + nodes * min(FEWEST_CONNECTIONS, nodes) * DESCRIPTORS_PER_CONNECTION + 64
 
 
 def memory_needed(nodes: int) -> int:

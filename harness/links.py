@@ -23,6 +23,21 @@ from harness.records import PlannedNode
 BASE_PORT = 10_000
 
 
+FEWEST_CONNECTIONS, MOST_CONNECTIONS = 16, 64  # that a node keeps to others
+DESCRIPTORS_PER_CONNECTION = 2  # in Toxiproxy: the caller's side and the destination's
+SPARE_DESCRIPTORS = 256  # of Toxiproxy, for its API and for dials that overlap
+
+
+def connections_per_node(nodes: int, links: int, descriptors: int) -> int:
+    """How many connections each node may keep, so that Toxiproxy's ``descriptors`` are enough for all.
+
+    A node that talks to more others than it has connections closes and dials them without end, which costs it and
+    Toxiproxy more than all else (benchmarks/boot.py).
+    """
+    fit = (descriptors - links - SPARE_DESCRIPTORS) // (DESCRIPTORS_PER_CONNECTION * nodes)
+    return max(FEWEST_CONNECTIONS, min(MOST_CONNECTIONS, fit))
+
+
 @dataclass(frozen=True)
 class Link:
     """All that nodes of one site send to one node. ``proxy`` is its name in Toxiproxy."""

@@ -50,7 +50,7 @@ EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
 REPUBLISH_AT_ONCE = 80  # records of one node
 STALE_EVERY = 1.0  # s between two looks at the buckets
-FAR_BUCKETS = 16  # refreshed at once after a join
+FAR_BUCKETS = 16  # refreshed after a join, one after another
 
 
 class Letter(NamedTuple):
@@ -131,19 +131,23 @@ class Maintenance:
         """Look our own identifier up, and after a pause again."""
 
         def ended(_: Search) -> None:
-            if step < len(JOIN_PAUSES):
-                self._peer.clock.call_later(JOIN_PAUSES[step], lambda: self._look_around(step + 1))
+            took = self._peer.clock.monotonic() - began
+            if step < len(JOIN_PAUSES):  # on a busy machine with longer pauses, so that joining does not make it busier
+                self._peer.clock.call_later(max(JOIN_PAUSES[step], took), lambda: self._look_around(step + 1))
             if step == 0:
                 self._peer.release_clients()
                 self._refresh_far_buckets()
 
-        self._looked_around = self._peer.clock.monotonic()
+        self._looked_around = began = self._peer.clock.monotonic()
         self._peer.search(self._peer.contact.id, ended)
 
     def _refresh_far_buckets(self) -> None:
         """After the first look around, fill the buckets farther away than the nearest neighbour (section 2.3)."""
-        for bucket in self._peer.table.stale_buckets(self._peer.clock.monotonic(), 0.0)[:FAR_BUCKETS]:
-            self._refresh(bucket)
+        self._refresh_in_turn(self._peer.table.stale_buckets(self._peer.clock.monotonic(), 0.0)[:FAR_BUCKETS])
+
+    def _refresh_in_turn(self, buckets: Sequence[Bucket]) -> None:
+        if buckets:
+            self._refresh(buckets[0], lambda: self._refresh_in_turn(buckets[1:]))
 
     # --- what is due -----------------------------------------------------------------------------
 
@@ -163,9 +167,9 @@ class Maintenance:
                 self._refresh(bucket)
         self._mend_losses(now)
 
-    def _refresh(self, bucket: Bucket) -> None:
+    def _refresh(self, bucket: Bucket, done: Callable[[], None] = lambda: None) -> None:
         number = bucket.low + self._peer.rng.getrandbits(BITS) % (bucket.high - bucket.low)
-        self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: None)
+        self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: done())
 
     def _mend_losses(self, now: float) -> None:
         """Look around if contacts were lost; if nobody in the table answers, the bootstrap nodes may."""

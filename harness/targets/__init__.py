@@ -39,6 +39,7 @@ class NodeSettings:
     bootstrap: tuple[NodeAddress, ...]
     options: Mapping[str, Any] = field(default_factory=dict)  # the experiment's `cluster.node`, resolved
     data_dir: str | None = None
+    connections: int = 16  # to other nodes, that it may keep
     place: Place = "process"
     egress_host: str = ""  # where the dialing rule leads, if that is not the node's own host
     callers: tuple[str, ...] = ()  # the only networks from which it takes connections; () is any

@@ -107,6 +107,7 @@ class KademliaTarget:
         ]
         if settings.egress_offset is not None:
             command += ["--egress", f"{settings.egress_host or here.host}:{settings.egress_offset}"]
+        command += ["--connections", str(settings.connections)]
         for network in settings.callers:
             command += ["--accept-from", network]
         for other in settings.bootstrap:

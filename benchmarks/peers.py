@@ -1,6 +1,6 @@
 """The node against the Kademlia that people use (bmuller's, Python) and the fast one (OpenDHT, C++).
 
-Run: ``python benchmarks/node.py [--quick] [--json FILE]`` (needs ``pip install -e .[bench]``).
+Run: ``python benchmarks/peers.py [--quick] [--json FILE]`` (needs ``pip install -e .[bench]``).
 
 Each side runs in a process of its own that holds all of its nodes, on loopback, the same
 number of operations in flight and the same work: stores of new keys through random nodes, lookups of those keys
