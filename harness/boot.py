@@ -106,11 +106,6 @@ def boot(
     links.create()
     links.apply(network)
     keeper.start()
-    starting = starter.submit(members.start, deadline=deadline)  # not before: who joins keeps Toxiproxy from its API
-    while not starting.done():
-        check()
-        wait([starting], timeout=LOOK_EVERY)
-    starting.result()
     cluster = Cluster(
         topology=topology,
         addresses=[members[name].address for name in members.names()],
@@ -124,6 +119,15 @@ def boot(
         keeper=keeper,
     )
     on_teardown("the cluster", cluster.close)
+
+    def tell(started: int, of: int) -> None:
+        events.emit("started", detail={"nodes": started, "of": of})
+
+    starting = starter.submit(cluster.start, deadline=deadline, tell=tell)  # not before: who joins keeps Toxiproxy busy
+    while not starting.done():
+        check()
+        wait([starting], timeout=LOOK_EVERY)
+    starting.result()
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
     return Booted(cluster, server, version, keeper)
 

@@ -27,6 +27,8 @@ from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.transfers import Transfer, transfer
 
 PINGERS = 32  # node-to-node pings under way at once
+WAVE = 32  # members that are started at once
+WAVE_PATIENCE = 5.0  # s for them to join before the next ones do
 READY_POLL = 0.05  # s between two looks at the tables
 SAMPLE_TIMEOUT = 1.0  # s
 CLIENT_TIMEOUT = 5.0  # s
@@ -204,6 +206,31 @@ class Cluster:
         they lack."""
         there = [address for name, address in self.addresses.items() if self.members.here(name)]
         return self._target.unready(there, self._handles, self._options, among)
+
+    def start(self, *, deadline: float, tell: Callable[[int, int], None] = lambda _started, _of: None) -> None:
+        """Start all members but those that join later, a wave after the other has joined; ``tell`` hears how many stand.
+
+        Hundreds of nodes that join at once answer each other so late that they take one another for dead, and then join
+        without end; in waves they take a tenth of the time. A wave that takes long to join keeps nobody waiting for ever.
+
+        Raises:
+            MemberFailed: one does not serve by ``deadline`` (monotonic).
+        """
+        names = self.members.initial()
+        for begin in range(0, len(names), WAVE):
+            wave, started = names[begin : begin + WAVE], names[: begin + WAVE]
+            self.members.start(wave, deadline=deadline)
+            tell(len(started), len(names))
+            if len(started) < len(names):
+                self._await_joined(wave, started)
+
+    def _await_joined(self, wave: Collection[str], started: Sequence[str]) -> None:
+        there = [self.addresses[name] for name in started]
+        until = time.monotonic() + WAVE_PATIENCE
+        lacking = set(wave)
+        while lacking and time.monotonic() < until and not self.members.lost():
+            time.sleep(READY_POLL)  # they converge by themselves: all there is to do is to look again
+            lacking = set(self._target.unready(there, self._handles, self._options, lacking))
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.

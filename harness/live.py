@@ -33,10 +33,16 @@ PHASES = {
 }
 
 
+PROGRESS_FROM = 32  # nodes; fewer are there before anybody wonders
+
+
 def told(event: Event) -> str | None:
     """One line for people about an event; None for those that only the journal needs."""
     if event.event == "phase":
         return PHASES.get(event.name, event.name)
+    if event.event == "started":
+        d = event.detail
+        return f"{d['nodes']} of {d['of']} nodes serve" if d["of"] > PROGRESS_FROM else None
     if event.event == "ready":
         d = event.detail
         return f"ready after {d['seconds']:.1f} s: {d['nodes']} nodes, {d['links']} links"

@@ -83,9 +83,9 @@ class Members:
         """All members, in the plan's order."""
         return list(self._members)
 
-    def start(self, *, deadline: float) -> None:
-        """Start all members but those that join later. Raises MemberFailed."""
-        first = [member for member in self._members.values() if not member.joins]
+    def start(self, names: Sequence[str] | None = None, *, deadline: float) -> None:
+        """Start these members; without names, all but those that join later. Raises MemberFailed."""
+        first = [self._members[name] for name in (self.initial() if names is None else names)]
         self._backend.start([member.spec for member in first], deadline=deadline)
         for member in first:
             member.state = "running"

@@ -118,6 +118,7 @@ EVENT_KINDS: Final[dict[str, str]] = {
     "heal-observed": "the end of its effect was measured; observed, effective (true: it has ended)",
     "skipped": "an action's target was unexpectedly absent",
     "escalated": "a heal went on failing and stronger means were taken; detail: why, means",
+    "started": "so many members of the first ones serve; detail: nodes, of",
     "toxiproxy-lost": "Toxiproxy ended or does not answer, and is started again; detail: why",
     "toxiproxy-restarted": "it is back, with the state that is wanted; detail: why, gap_s",
     "member-exit": "a member ended unasked; detail: exit, log",

@@ -41,7 +41,7 @@ BOOTSTRAP_PAUSE_MOST = 2.0
 LONELY = 10.0  # s between two looks at the bootstrap nodes while nobody in the table answers
 LONELY_PING = 1.0  # s between two pings of suspects, whose back-off is longer, meanwhile
 HURRY_AFTER = 5.0  # s; who was silent for longer than that and answers again tells of the end of a partition
-LOOK_AGAIN = 2.0  # s at least between two looks around because contacts were lost
+LOOK_AGAIN = 2.0  # s at least between two looks around because neighbours came or contacts were lost
 SENDERS = 2  # holders that hand a record to a newcomer
 SETTLED = 5.0  # s after which a contact has got what it lacked
 LEAVE_MOST = 2.0  # s; whoever stops us waits longer
@@ -72,6 +72,7 @@ class Maintenance:
         self._sending = 0
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
+        self._new_neighbours = False
         self._leaving: Callable[[], None] | None = None
         self._tick_due = self._republish_from = self._stale_from = 0.0
         peer.on_contact = self._on_contact
@@ -172,10 +173,12 @@ class Maintenance:
         self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: done())
 
     def _mend_losses(self, now: float) -> None:
-        """Look around if contacts were lost; if nobody in the table answers, the bootstrap nodes may."""
+        """Look around if neighbours came or contacts were lost; if nobody in the table answers, the bootstrap nodes may."""
         before, self._alive = self._alive, self._peer.table.alive()
         if self._alive:
-            if self._alive < before and now - self._looked_around >= LOOK_AGAIN:
+            changed = self._new_neighbours or self._alive < before
+            if changed and now - self._looked_around >= LOOK_AGAIN:
+                self._new_neighbours = False
                 self._look_around(len(JOIN_PAUSES))
             return
         if self._bootstrap and now - self._bootstrap_asked >= LONELY:
@@ -217,6 +220,9 @@ class Maintenance:
         now = self._peer.clock.monotonic()
         if heard.missed_since is not None and now - heard.missed_since >= HURRY_AFTER:
             self._peer.table.hurry(now)
+        if heard.new and contact in self._peer.table.closest(self._peer.contact.id, self._peer.settings.k):
+            # Who came with it, and has us not among its own closest, does not call on us: we have to look for it.
+            self._new_neighbours = True
         since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
         since = min(since, self._owed.pop(contact.id, math.inf))
         newcomer = as_int(contact.id)

@@ -46,6 +46,10 @@ class Remembering:
         assert self.states[name] == "paused"
         self._note(name, "resume", "running")
 
+    def erase(self, name: str) -> None:
+        assert self.states.get(name, "dead") == "dead"
+        self.done.append((name, "erase"))
+
     def state(self, name: str) -> ProcessState:
         return self.states[name]
 
@@ -137,17 +141,17 @@ class Stubborn(Remembering):
         super().start(specs, deadline=deadline)
 
 
-def stubborn_cluster(folder: Path) -> tuple[Members, Stubborn]:
+def stubborn_cluster() -> tuple[Members, Stubborn]:
     backend = Stubborn()
-    spec = MemberSpec("a", ("true",), Path("log"), watches_parent=True)
-    member = Member(NodeAddress("a", "00" * 20, "127.0.0.1", 1), spec, data_dir=folder / "a")
+    spec = MemberSpec("a", ("true",), Path("log"), watches_parent=True, keeps_data=True)
+    member = Member(NodeAddress("a", "00" * 20, "127.0.0.1", 1), spec)
     members = Members(backend, [member], on_lost=lambda _: None, on_up=lambda name, seconds: None)
     members.start(deadline=0.0)
     return members, backend
 
 
-def test_a_release_that_failed_is_done_by_the_next_one(tmp_path: Path) -> None:
-    members, backend = stubborn_cluster(tmp_path)
+def test_a_release_that_failed_is_done_by_the_next_one() -> None:
+    members, backend = stubborn_cluster()
     members.claim("x", [MemberClaim("a", "dead")])
     backend.failures = 1
     with pytest.raises(MemberFailed):
@@ -157,16 +161,14 @@ def test_a_release_that_failed_is_done_by_the_next_one(tmp_path: Path) -> None:
     assert backend.states["a"] == "running"
 
 
-def test_a_member_that_does_not_come_back_is_renewed_without_its_data(tmp_path: Path) -> None:
-    members, backend = stubborn_cluster(tmp_path)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "broken").write_text("x")
+def test_a_member_that_does_not_come_back_is_renewed_without_its_data() -> None:
+    members, backend = stubborn_cluster()
     members.claim("x", [MemberClaim("a", "dead", keep_data=True)])
     backend.failures = 1
     with pytest.raises(MemberFailed):
         members.release("x")
     assert members.renew("x") == ["a"]
-    assert not (tmp_path / "a").exists()
+    assert backend.done[-1] == ("a", "erase")
     members.release("x")
     assert backend.states["a"] == "running"
 
