@@ -41,8 +41,8 @@ def told(event: Event) -> str | None:
     if event.event == "phase":
         return PHASES.get(event.name, event.name)
     if event.event == "started":
-        d = event.detail
-        return f"{d['nodes']} of {d['of']} nodes serve" if d["of"] > PROGRESS_FROM else None
+        started, of = event.detail.get("nodes", 0), event.detail.get("of", 0)
+        return f"{started} of {of} nodes serve" if of > PROGRESS_FROM else None
     if event.event == "ready":
         d = event.detail
         return f"ready after {d['seconds']:.1f} s: {d['nodes']} nodes, {d['links']} links"

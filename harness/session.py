@@ -4,8 +4,8 @@ What a session leaves on the machine while it lives is one folder, ``<state>/ses
 and where) and ``lock``, which the supervisor holds with flock(2) as long as it lives. The kernel releases the lock however
 the supervisor ends, so "is this session dead?" needs no heartbeat and no guess about reused process ids.
 
-The loopback address 127.20.x.1 is reserved the same way, by a lock on ``<state>/addresses/x.lock``: two runs on one machine
-never share a port. Another user's sessions have another state folder; the block of ports is bound once as a check.
+The loopback address 127.20.x.1 is reserved the same way, by a lock on ``<state>/addresses/x.lock``, and by a port that is
+bound on it: two runs on one machine never share an address, those of other users and of other state folders included.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from harness.spawner import Spawner
 API_PORT = 9_474  # of the session's Toxiproxy; below the block of nodes and links
 ENGINE_NOTE = "engine"  # in a session's folder: the address of the container engine in which it has something
 SOCKET = "control.sock"  # of a session that stays, in its folder
+CLAIM_PORT = 9_472  # bound on its address by each session as long as it lives, and never listened at
 FIRST_ADDRESS, LAST_ADDRESS = 1, 200  # x of 127.20.x.1; above that is free for tests and tools
 
 
@@ -96,6 +97,7 @@ class Session:
         """
         self._state = state or state_dir()
         self._address_lock: Lock | None = None
+        self._claim: socket.socket | None = None
         try:
             self.id, self._folder, self._lock = self._reserve_name()
             self.cluster_id = self.id
@@ -121,6 +123,8 @@ class Session:
         self.spawn.close()
         forget(self._folder)
         self._lock.release()
+        if self._claim is not None:
+            self._claim.close()
         if self._address_lock is not None:
             self._address_lock.release()
 
@@ -157,7 +161,8 @@ class Session:
             lock = Lock(self._state / "addresses" / f"{number}.lock")
             if lock.acquire():
                 host = f"127.20.{number}.1"
-                if _is_free(host):
+                self._claim = _claimed(host)
+                if self._claim is not None:
                     self._address_lock = lock
                     return host
                 lock.release()
@@ -171,15 +176,15 @@ class Session:
         (self._folder / "session.json").write_bytes(msgspec.json.encode(record))
 
 
-def _is_free(host: str) -> bool:
-    """Whether no session of another user, or of another state folder, is at an address: each has its API there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, API_PORT))
-        except OSError:
-            return False
-    return True
+def _claimed(host: str) -> socket.socket | None:
+    """A socket that holds an address against sessions of other users and of other state folders; None if one has it."""
+    claim = socket.socket()
+    try:
+        claim.bind((host, CLAIM_PORT))
+    except OSError:
+        claim.close()
+        return None
+    return claim
 
 
 def forget(folder: Path) -> None:

@@ -389,6 +389,8 @@ def test_cleanup_with_a_stopped_engine_says_so_and_tries_again_later(
     for lock in (session._lock, session._address_lock):
         assert lock is not None
         lock.release()  # as the kernel does when the harness is killed
+    assert session._claim is not None
+    session._claim.close()
     session.spawn.close()
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     (swept,) = sweep(tmp_path / "state")

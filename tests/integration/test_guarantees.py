@@ -58,6 +58,7 @@ LIAR_TARGET = """
 from harness.targets.kademlia import KademliaTarget
 
 class LiarTarget(KademliaTarget):
+    preload = None  # started by its command
     def command(self, settings):
         command = super().command(settings)
         at = command.index("node")
@@ -67,6 +68,7 @@ DEAD_TARGET = """
 from harness.targets.kademlia import KademliaTarget
 
 class DeadTarget(KademliaTarget):
+    preload = None  # started by its command
     def command(self, settings):
         if settings.address.name == "node-4":
             import sys
@@ -267,7 +269,7 @@ def test_stores_that_are_acknowledged_and_not_kept_turn_the_verdict_to_fail(
 def test_a_member_that_dies_unasked_is_told_and_fails_the_run(background: Any, experiment: Any) -> None:
     process, folder = background(experiment())
     await_event(folder, "clock")
-    victim = next(p for p in processes_of(session_of(folder)) if "node" in p.cmdline() and "10002" in p.cmdline())
+    victim = next(p for p in processes_of(session_of(folder)) if p.name() == "node-2")
     victim.kill()
     assert process.wait(LIMIT) == 1
     assert await_event(folder, "member-exit")["name"] == "node-2"
