@@ -50,7 +50,7 @@ import sys
 from node import peer
 from node.__main__ import main
 
-peer.Peer.keep = lambda self, record: ""  # acknowledged, and not kept
+peer.Peer.keep = lambda self, record, **_: ""  # acknowledged, and not kept
 
 sys.exit(main())
 """
