@@ -181,8 +181,14 @@ class ProcessBackend:
     def resume(self, name: str) -> None:
         """See `Backend.resume`."""
         process = self._living(name)
-        if process is not None:
-            self._signal(process, signal.SIGCONT)
+        if process is None:
+            return
+        self._signal(process, signal.SIGCONT)
+        deadline = time.monotonic() + STOP_DEADLINE
+        while self.state(name) == "paused":  # a fork's signal goes by way of its warm process
+            if time.monotonic() > deadline:
+                raise MemberFailed(f"{name}: process {process.child.pid} does not go on after SIGCONT")
+            time.sleep(0.001)
 
     def state(self, name: str) -> ProcessState:
         """See `Backend.state`; asks the process table."""

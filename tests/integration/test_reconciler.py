@@ -427,6 +427,7 @@ def test_a_refused_link_is_refused_again_when_its_node_is_back(
     dial(A_TO_B)  # a black hole: it connects
     paused_node.send_signal(signal.SIGCONT)
     wait_connecting(server, False)  # the kernel knocks again a second after it found the backlog full
+    stuck._writer = BulkWriter(HOST, API_PORT)  # patient: each caller that still waits may cost another such second
     stuck.apply([effect("refuse")])
     with pytest.raises(ConnectionRefusedError):
         dial(A_TO_B)
