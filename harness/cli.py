@@ -311,7 +311,7 @@ def cleanup(ctx: click.Context, dry_run: bool, everything: bool) -> None:
     verb = "would be removed" if dry_run else "removed"
     for one in swept:
         note = f" ({one.note})" if one.note else ""
-        click.echo(f"{one.session}: {verb}, with {one.what}{note}")
+        click.echo(f"{one.session}: {verb}{' in part' if one.trouble else ''}, with {one.what}{note}")
         for text in one.trouble:
             click.echo(f"  {text}", err=True)
     if not swept:

@@ -211,7 +211,7 @@ class Cluster:
         """Start all members but those that join later, a wave after the other has joined; ``tell`` hears how many stand.
 
         Hundreds of nodes that join at once answer each other so late that they take one another for dead, and then join
-        without end; in waves they take a tenth of the time. A wave that takes long to join keeps nobody waiting for ever.
+        without end. A wave that takes long to join keeps nobody waiting for ever.
 
         Raises:
             MemberFailed: one does not serve by ``deadline`` (monotonic).
