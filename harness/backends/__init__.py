@@ -31,7 +31,7 @@ class Ground:
     toxiproxy: Path  # the server's binary
     spawn: Spawn
     recipe: Callable[[], ImageRecipe]  # of the target's image, for backends that need one
-    limits: Mapping[str, Any] = field(default_factory=dict)  # `cpus` in thousandths, `memory` in bytes
+    limits: Mapping[str, Any] = field(default_factory=dict)  # `cpus` as a number of them, `memory` in bytes
     lasts: float = 3600.0  # s after which the session is over, whatever has become of it
 
 

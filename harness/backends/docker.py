@@ -23,7 +23,6 @@ from typing import Any, Self
 from docker.errors import APIError, NotFound
 
 from harness.backends import (
-    Exit,
     Ground,
     Layout,
     MemberSpec,
@@ -32,7 +31,7 @@ from harness.backends import (
     Tell,
     Toxiproxy,
 )
-from harness.backends.lives import Life, Listeners, await_serving
+from harness.backends.lives import Life, Lives
 from harness.containers import engine as engines
 from harness.containers import images, labels, networks
 from harness.containers.engine import Engine, retried, translated
@@ -63,10 +62,11 @@ class _Container(Life):
     id: str = ""
 
 
-class DockerBackend:
+class DockerBackend(Lives[_Container]):
     """See `Backend`. Every call of the engine is tried again where that is worth it."""
 
     powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "limits"))
+    starters, exit_grace = STARTERS, EXIT_GRACE
 
     @classmethod
     def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
@@ -90,11 +90,10 @@ class DockerBackend:
             raise
 
     def __init__(self, engine: Engine, ground: Ground, made: images.Images) -> None:
+        super().__init__()
         self._engine, self._ground, self._images = engine, ground, made
         self._labels = labels.of_session(ground.session_id, ground.state, ground.lasts)
         self._token = secrets.token_hex(16)
-        self._lives: dict[str, _Container] = {}
-        self._listeners = Listeners()
         self._lock = threading.Lock()
         self._streams = Streams()
         self._enders = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ends")
@@ -119,7 +118,7 @@ class DockerBackend:
 
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """See `Backend.toxiproxy`."""
-        return ToxiproxyContainer(self, log)
+        return ToxiproxyContainer(self, self._ground.host, log)
 
     def data_dir(self, name: str) -> str:
         """See `Backend.data_dir`: where the member's volume is."""
@@ -133,54 +132,21 @@ class DockerBackend:
 
     # --- lives -------------------------------------------------------------------------------------
 
-    def on_exit(self, listener: Callable[[Exit], None]) -> None:
-        """See `Backend.on_exit`."""
-        self._listeners.add(listener)
-
-    def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
-        """See `Backend.start`."""
-        if not specs:
-            return
-        with ThreadPoolExecutor(min(STARTERS, len(specs))) as pool:
-            lives = list(pool.map(self._launch, specs))
-        for life in lives:
-            await_serving(life, deadline)
-
-    def stop(self, name: str, *, grace: float) -> None:
-        """See `Backend.stop`."""
-        life = self._living(name)
-        if life is None:
-            return
-        life.asked_to_end = True
-        self._signal(life, "SIGTERM")
-        if not life.ended.wait(grace):
-            self.kill(name)
-
-    def kill(self, name: str) -> None:
-        """See `Backend.kill`."""
-        life = self._living(name)
-        if life is None:
-            return
-        life.asked_to_end = True
-        self._signal(life, "SIGKILL")
-        if not life.ended.wait(EXIT_GRACE):
-            raise MemberFailed(f"{name}: its container does not end after SIGKILL")
-
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
-        life = self._living(name)
+        life = self.living(name)
         if life is not None:
             self._unless_gone(life, "freezing", self._engine.api.pause)
 
     def resume(self, name: str) -> None:
         """See `Backend.resume`."""
-        life = self._living(name)
+        life = self.living(name)
         if life is not None and self.state(name) == "paused":
             self._unless_gone(life, "resuming", self._engine.api.unpause)
 
     def state(self, name: str) -> ProcessState:
         """See `Backend.state`; asks the engine."""
-        life = self._lives.get(name)
+        life = self.lives.get(name)
         if life is None or not life.id:
             return "dead"
         try:
@@ -200,27 +166,34 @@ class DockerBackend:
             if self._closing:
                 return
             self._closing = True
-        for life in self._lives.values():
+        for life in self.lives.values():
             life.asked_to_end = True
         try:
             remains = remove_session(self._engine, self._ground.session_id)
-            for life in self._lives.values():
+            for life in self.lives.values():
                 life.ended.wait(EXIT_GRACE)
         finally:
             self._enders.shutdown(wait=True)
             self._streams.close()
             self._engine.close()
-        if trouble := [*self._listeners.trouble, *remains]:
+        if trouble := [*self.listeners.trouble, *remains]:
             raise MemberFailed("; ".join(trouble))
 
     # --- how it is done ----------------------------------------------------------------------------
 
-    def _living(self, name: str) -> _Container | None:
-        life = self._lives.get(name)
-        return None if life is None or life.ended.is_set() else life
+    def ask_to_leave(self, life: _Container) -> None:
+        """See `Lives`. The engine lets a frozen container go on when it is sent a signal."""
+        self._signal(life, "SIGTERM")
+
+    def end_at_once(self, life: _Container) -> None:
+        """See `Lives`."""
+        self._signal(life, "SIGKILL")
+
+    def label(self, life: _Container) -> str:
+        """See `Lives`."""
+        return "its container"
 
     def _signal(self, life: _Container, number: str) -> None:
-        # the engine lets a frozen container go on when it is sent a signal
         self._unless_gone(life, f"sending {number} to", lambda id_: self._engine.api.kill(id_, signal=number))
 
     def _unless_gone(self, life: _Container, doing: str, call: Callable[[str], object]) -> None:
@@ -235,16 +208,17 @@ class DockerBackend:
         except Exception as error:
             raise MemberFailed(f"{doing} {name}: {error}") from error
 
-    def _launch(self, spec: MemberSpec) -> _Container:
+    def launch(self, spec: MemberSpec) -> _Container:
+        """See `Lives`."""
         life = _Container(spec)
         with self._lock:
             if self._closing:
                 raise MemberFailed(f"{spec.name}: not started, since the run is ending")
-            before, self._lives[spec.name] = self._lives.get(spec.name), life
+            before, self.lives[spec.name] = self.lives.get(spec.name), life
         try:
             if before is not None:
                 self._remove_container(spec.name)
-            self.run(life, self._images.member, self._member_options(spec))
+            self._run(life, self._images.member, self._member_options(spec))
         except EngineFailed as error:
             life.end("it was never started")
             raise MemberFailed(f"{spec.name}: cannot start its container: {error}") from error
@@ -253,7 +227,15 @@ class DockerBackend:
             raise
         return life
 
-    def run(self, life: _Container, image: str, options: dict[str, Any]) -> None:
+    def run_toxiproxy(self, life: _Container) -> None:
+        """Start Toxiproxy's container, as a life beside the members'. Raises EngineFailed."""
+        assert self._network is not None
+        self.lives[TOXIPROXY] = life
+        command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
+        options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command)
+        self._run(life, self._images.toxiproxy, options)
+
+    def _run(self, life: _Container, image: str, options: dict[str, Any]) -> None:
         """Create a container, attach to it, and start it. Raises EngineFailed."""
         name = life.spec.name
         with translated(f"starting {name}"):
@@ -282,7 +264,7 @@ class DockerBackend:
         """How the engine calls a member."""
         return f"kadstorm-{self._ground.session_id}-{name}"
 
-    def options(
+    def _options(
         self, name: str, address: str, published: Sequence[int], command: Sequence[str], **host: Any
     ) -> dict[str, Any]:
         """What every container of a session has in common: no privileges, a fixed address, a lease, labels."""
@@ -324,7 +306,7 @@ class DockerBackend:
             host["nano_cpus"] = int(limits["cpus"] * 1e9)
         if spec.keeps_data:
             host["binds"] = {self._volume(spec.name): {"bind": DATA, "mode": "rw"}}
-        return self.options(spec.name, spec.address, [spec.port] if spec.port else [], spec.command, **host)
+        return self._options(spec.name, spec.address, [spec.port] if spec.port else [], spec.command, **host)
 
     def _volume(self, name: str) -> str:
         volume = self.container_name(name)
@@ -343,11 +325,11 @@ class DockerBackend:
         self._enders.submit(self._tell_end, life)
 
     def _tell_end(self, life: _Container) -> None:
-        life.end(self.how_ended(life.id))
+        life.end(self._how_ended(life.id))
         if life.spec.name != TOXIPROXY:  # whose end its owner asks about
-            self._listeners.tell(life)
+            self.listeners.tell(life)
 
-    def how_ended(self, container: str) -> str:
+    def _how_ended(self, container: str) -> str:
         """How a container ended, for people, from the engine's own record of it."""
         until = time.monotonic() + EXIT_GRACE
         try:
@@ -376,31 +358,21 @@ def describe_end(state: dict[str, Any], memory: int | None = None) -> str:
 class ToxiproxyContainer:
     """See `backends.Toxiproxy`: the server in a container, which also keeps the session's lease."""
 
-    def __init__(self, backend: DockerBackend, log: Path) -> None:
-        self._backend = backend
-        host = backend._ground.host
-        self._log = log
+    def __init__(self, backend: DockerBackend, host: str, log: Path) -> None:
+        self._backend, self._log = backend, log
         self._life = self._new_life()
         self.control = ToxiproxyControl(host, API_PORT)
 
     def start(self) -> str:
         """See `backends.Toxiproxy.start`."""
-        backend = self._backend
-        network = backend._network
-        assert network is not None
-        self._life = backend._lives[TOXIPROXY] = self._new_life()
-        command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
+        self._life = self._new_life()
         try:
-            backend.run(
-                self._life,
-                backend._images.toxiproxy,
-                backend.options(TOXIPROXY, network.toxiproxy, [API_PORT, LEASE_PORT], command),
-            )
+            self._backend.run_toxiproxy(self._life)
         except EngineFailed as error:
             self._life.end("it was never started")
             raise ToxiproxyFailed(f"Toxiproxy's container did not start: {error}") from error
         version = self._await_api()
-        backend.lease.start()
+        self._backend.lease.start()
         return version
 
     def _new_life(self) -> _Container:

@@ -1,11 +1,14 @@
-"""What all backends share: one life of a member, awaiting that it serves, and telling its end."""
+"""What all backends share: lives of members, awaiting that they serve, ending them, and telling their ends."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from harness.backends import Exit, MemberSpec
 from harness.errors import MemberFailed
@@ -71,3 +74,74 @@ class Listeners:
                 listener(exit_)
             except Exception as error:  # the thread that tells hears all members: it must outlive a listener
                 self.trouble.append(f"{exit_.name} ended ({exit_.how}), and that could not be told: {error}")
+
+
+Kind = TypeVar("Kind", bound=Life)
+
+
+class Lives(ABC, Generic[Kind]):
+    """The half of a backend that is the same wherever its members live; ``lives`` are the latest, by name.
+
+    See `Backend` for the public methods.
+    """
+
+    starters: int  # threads that start members side by side
+    exit_grace: float  # s for a killed member to be noted as ended
+
+    def __init__(self) -> None:
+        self.lives: dict[str, Kind] = {}
+        self.listeners = Listeners()
+
+    @abstractmethod
+    def launch(self, spec: MemberSpec) -> Kind:
+        """Start a member without waiting for it to serve. Raises MemberFailed."""
+
+    @abstractmethod
+    def ask_to_leave(self, life: Kind) -> None:
+        """Send it SIGTERM, and let it go on if it is frozen."""
+
+    @abstractmethod
+    def end_at_once(self, life: Kind) -> None:
+        """Send it SIGKILL."""
+
+    @abstractmethod
+    def label(self, life: Kind) -> str:
+        """What it is, for an error message: `process 7`."""
+
+    def on_exit(self, listener: Callable[[Exit], None]) -> None:
+        """See `Backend.on_exit`."""
+        self.listeners.add(listener)
+
+    def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
+        """See `Backend.start`. The first failure is raised; the others are then still being started."""
+        if not specs:
+            return
+        with ThreadPoolExecutor(min(self.starters, len(specs))) as pool:
+            started = list(pool.map(self.launch, specs))
+        for life in started:
+            await_serving(life, deadline)
+
+    def stop(self, name: str, *, grace: float) -> None:
+        """See `Backend.stop`."""
+        life = self.living(name)
+        if life is None:
+            return
+        life.asked_to_end = True
+        self.ask_to_leave(life)
+        if not life.ended.wait(grace):
+            self.kill(name)
+
+    def kill(self, name: str) -> None:
+        """See `Backend.kill`."""
+        life = self.living(name)
+        if life is None:
+            return
+        life.asked_to_end = True
+        self.end_at_once(life)
+        if not life.ended.wait(self.exit_grace):
+            raise MemberFailed(f"{name}: {self.label(life)} does not end after SIGKILL")
+
+    def living(self, name: str) -> Kind | None:
+        """The member's life, if it has one and that has not ended."""
+        life = self.lives.get(name)
+        return None if life is None or life.ended.is_set() else life

@@ -14,7 +14,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, Self
@@ -23,7 +22,6 @@ import psutil
 
 from harness import nursery
 from harness.backends import (
-    Exit,
     Ground,
     Layout,
     MemberSpec,
@@ -32,7 +30,7 @@ from harness.backends import (
     Tell,
     Toxiproxy,
 )
-from harness.backends.lives import Life, Listeners, await_serving
+from harness.backends.lives import Life, Lives
 from harness.errors import MemberFailed
 from harness.nursery import Fork, Nursery
 from harness.records import DATA_DIR
@@ -76,16 +74,16 @@ class _Process(Life):
         return describe_exit(self.child.returncode) + (f", since {cause}" if cause else "")
 
 
-class ProcessBackend:
+class ProcessBackend(Lives[_Process]):
     """See `Backend`. A member that was started again has a new process under its old name."""
 
     powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart"))
+    starters, exit_grace = STARTERS, EXIT_GRACE
 
     def __init__(self, spawn: Spawn) -> None:
+        super().__init__()
         self._ground: Ground | None = None
         self._spawn = spawn
-        self._processes: dict[str, _Process] = {}
-        self._listeners = Listeners()
         self._lock = threading.Lock()
         self._nurseries: dict[Preload, Nursery] = {}
         self._nursery_lock = threading.Lock()
@@ -132,67 +130,30 @@ class ProcessBackend:
         assert self._ground is not None, "made without `on`: it can start members, and nothing more"
         return self._ground
 
-    def on_exit(self, listener: Callable[[Exit], None]) -> None:
-        """See `Backend.on_exit`."""
-        self._listeners.add(listener)
-
-    def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
-        """See `Backend.start`. The first failure is raised; the others are then still being started."""
-        if not specs:
-            return
-        with ThreadPoolExecutor(min(STARTERS, len(specs))) as pool:
-            processes = list(pool.map(self._launch, specs))
-        for process in processes:
-            await_serving(process, deadline)
-
-    def stop(self, name: str, *, grace: float) -> None:
-        """See `Backend.stop`."""
-        process = self._living(name)
-        if process is None:
-            return
-        process.asked_to_end = True
-        self._signal(process, signal.SIGTERM)
-        self._signal(process, signal.SIGCONT)  # a frozen process keeps its SIGTERM for later
-        if not process.ended.wait(grace):
-            self.kill(name)
-
-    def kill(self, name: str) -> None:
-        """See `Backend.kill`."""
-        process = self._living(name)
-        if process is None:
-            return
-        process.asked_to_end = True
-        self._signal(process, signal.SIGKILL)
-        if not process.ended.wait(EXIT_GRACE):
-            raise MemberFailed(f"{name}: process {process.child.pid} does not end after SIGKILL")
-
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
-        process = self._living(name)
-        if process is None:
-            return
-        self._signal(process, signal.SIGSTOP)
-        deadline = time.monotonic() + STOP_DEADLINE
-        while self.state(name) == "running":  # the signal takes hold when the process is next scheduled
-            if time.monotonic() > deadline:
-                raise MemberFailed(f"{name}: process {process.child.pid} does not stop after SIGSTOP")
-            time.sleep(0.001)
+        self._switch(name, signal.SIGSTOP, "running", "stop")
 
     def resume(self, name: str) -> None:
         """See `Backend.resume`."""
-        process = self._living(name)
+        self._switch(name, signal.SIGCONT, "paused", "go on")
+
+    def _switch(self, name: str, number: signal.Signals, before: ProcessState, wanted: str) -> None:
+        """Send a signal and wait until it has taken hold: that is when the process is next scheduled, and a fork's goes by
+        way of its warm process."""
+        process = self.living(name)
         if process is None:
             return
-        self._signal(process, signal.SIGCONT)
+        self._signal(process, number)
         deadline = time.monotonic() + STOP_DEADLINE
-        while self.state(name) == "paused":  # a fork's signal goes by way of its warm process
+        while self.state(name) == before:
             if time.monotonic() > deadline:
-                raise MemberFailed(f"{name}: process {process.child.pid} does not go on after SIGCONT")
+                raise MemberFailed(f"{name}: process {process.child.pid} does not {wanted} after {number.name}")
             time.sleep(0.001)
 
     def state(self, name: str) -> ProcessState:
         """See `Backend.state`; asks the process table."""
-        process = self._processes.get(name)
+        process = self.lives.get(name)
         if process is None or process.child.returncode is not None:
             return "dead"
         try:
@@ -205,7 +166,7 @@ class ProcessBackend:
 
     def pid(self, name: str) -> int | None:
         """The member's process id, None if it does not live."""
-        process = self._living(name)
+        process = self.living(name)
         return None if process is None else process.child.pid
 
     def close(self) -> None:
@@ -214,7 +175,7 @@ class ProcessBackend:
             if self._closing:
                 return
             self._closing = True
-        living = [process for process in self._processes.values() if not process.ended.is_set()]
+        living = [process for process in self.lives.values() if not process.ended.is_set()]
         for process in living:
             process.asked_to_end = True
             self._signal(process, signal.SIGKILL)
@@ -229,8 +190,8 @@ class ProcessBackend:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
-        if self._listeners.trouble:
-            raise MemberFailed("; ".join(self._listeners.trouble))
+        if self.listeners.trouble:
+            raise MemberFailed("; ".join(self.listeners.trouble))
 
     @staticmethod
     def _await_ends(processes: Sequence[_Process]) -> None:
@@ -238,22 +199,32 @@ class ProcessBackend:
         for process in processes:
             process.ended.wait(max(0.0, deadline - time.monotonic()))
 
-    def _living(self, name: str) -> _Process | None:
-        process = self._processes.get(name)
-        return None if process is None or process.ended.is_set() else process
+    def ask_to_leave(self, life: _Process) -> None:
+        """See `Lives`."""
+        self._signal(life, signal.SIGTERM)
+        self._signal(life, signal.SIGCONT)  # a frozen process keeps its SIGTERM for later
+
+    def end_at_once(self, life: _Process) -> None:
+        """See `Lives`."""
+        self._signal(life, signal.SIGKILL)
+
+    def label(self, life: _Process) -> str:
+        """See `Lives`."""
+        return f"process {life.child.pid}"
 
     @staticmethod
     def _signal(process: _Process, number: signal.Signals) -> None:
         # It never reaches a reused pid: whoever sends it, Popen or the nursery, knows whether the child was reaped.
         process.child.send_signal(number)
 
-    def _launch(self, spec: MemberSpec) -> _Process:
+    def launch(self, spec: MemberSpec) -> _Process:
+        """See `Lives`."""
         child = self._make(spec)
         process = _Process(spec, child=child)
         assert child.stdout is not None
         with self._lock:
             if not self._closing:
-                self._processes[spec.name] = process
+                self.lives[spec.name] = process
                 self._selector.register(child.stdout, selectors.EVENT_READ, process)
                 os.write(self._wake_write, b"x")
                 return process
@@ -313,7 +284,7 @@ class ProcessBackend:
             process.child.wait()
         close_pipes(process.child)
         process.end(process.describe())
-        self._listeners.tell(process)
+        self.listeners.tell(process)
 
 
 def close_pipes(child: Child) -> None:

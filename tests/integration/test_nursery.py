@@ -73,7 +73,7 @@ def soon() -> float:
 
 def told(backend: ProcessBackend, name: str) -> dict[str, object]:
     """What a member has said of itself."""
-    found: dict[str, object] = json.loads(backend._processes[name].output)
+    found: dict[str, object] = json.loads(backend.lives[name].output)
     return found
 
 
