@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from chaos.observing import Pair, affected_pairs, milliseconds, sample, until_shown
 from harness.observation import Observation, Probe
@@ -115,6 +115,35 @@ class ThroughLinks:
         yield probe.topology.site_of(here), there
         if not self.whole_connection:
             yield probe.topology.site_of(there), here
+
+
+class OfAnother(ThroughLinks):
+    """Observes another fault's effects."""
+
+    def __init__(self, fault: Any) -> None:
+        self.effects = fault.effects
+
+
+class Either:
+    """Mixin in front of another way of observing: where the effect hits only a share of the connections, fresh ones are looked
+    at instead, by an observer of the class ``some``."""
+
+    some: ClassVar[type[OfAnother]]
+
+    def measure_before(self, action: Action, probe: Probe) -> Any:
+        """See the module."""
+        return self._way(action).measure_before(action, probe)
+
+    def observe(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        return cast(Observation, self._way(action).observe(action, probe, before))
+
+    def observe_healed(self, action: Action, probe: Probe, before: Any) -> Observation:
+        """See the module."""
+        return cast(Observation, self._way(action).observe_healed(action, probe, before))
+
+    def _way(self, action: Action) -> Any:
+        return self.some(self) if partial(action) else super()
 
 
 def partial(action: Action) -> bool:

@@ -8,26 +8,22 @@ reconnect. With a toxicity below 100%, fresh connections are looked at instead (
 from __future__ import annotations
 
 from random import Random
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 
 from chaos.faults.ends import Ends, effects_between, link_action
 from chaos.observing import PING_TIMEOUT, Silence
-from chaos.through import ThroughLinks, partial
+from chaos.through import Either, OfAnother
 from harness.effects import Effect
 from harness.faults import Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
-from harness.observation import Observation, Probe
 from harness.records import Action
 from harness.transfers import Transfer
 
 
-class _Some(ThroughLinks):
+class _Some(OfAnother):
     """A black hole for a share of the connections: a fresh one is silent, or is not hit."""
-
-    def __init__(self, fault: Blackhole) -> None:
-        self.effects = fault.effects
 
     def patience(self, action: Action) -> float:
         return PING_TIMEOUT
@@ -36,7 +32,7 @@ class _Some(ThroughLinks):
         return seen.ending == "silent"
 
 
-class Blackhole(Silence):
+class Blackhole(Either, Silence):
     """See the module."""
 
     key: ClassVar[str] = "blackhole"
@@ -45,24 +41,7 @@ class Blackhole(Silence):
     lasts: ClassVar[ForRule] = "optional"
     shorthand: ClassVar[str | None] = None
     Options: ClassVar[type[BaseModel]] = Ends
-
-    def measure_before(self, action: Action, probe: Probe) -> Any:
-        """Nothing; where the effect hits a share of the connections, fresh ones."""
-        if partial(action):
-            return _Some(self).measure_before(action, probe)
-        return super().measure_before(action, probe)
-
-    def observe(self, action: Action, probe: Probe, before: Any) -> Observation:
-        """See the module."""
-        if partial(action):
-            return _Some(self).observe(action, probe, before)
-        return super().observe(action, probe, before)
-
-    def observe_healed(self, action: Action, probe: Probe, before: Any) -> Observation:
-        """See the module."""
-        if partial(action):
-            return _Some(self).observe_healed(action, probe, before)
-        return super().observe_healed(action, probe, before)
+    some = _Some
 
     def plan(self, options: Ends, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
         """One action."""

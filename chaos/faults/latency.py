@@ -15,11 +15,10 @@ from pydantic import BaseModel, model_validator
 
 from chaos.faults.ends import Ends, effects_between, link_action
 from chaos.observing import DELAY_SLACK, Delay, asked_delay, milliseconds
-from chaos.through import ALLOWANCE, ThroughLinks, median_ms, partial
+from chaos.through import ALLOWANCE, Either, OfAnother, median_ms
 from harness.effects import Effect
 from harness.faults import Entry, ForRule, Level, PlanWorld
 from harness.links import Topology
-from harness.observation import Observation, Probe
 from harness.options import PositiveTime, Time, whole_ms
 from harness.quantities import time_text
 from harness.records import Action
@@ -39,11 +38,8 @@ class LatencyOptions(Ends):
         return self
 
 
-class _Some(ThroughLinks):
+class _Some(OfAnother):
     """Latency on a share of the connections: a fresh one is answered that much later, or is not hit."""
-
-    def __init__(self, fault: Latency) -> None:
-        self.effects = fault.effects
 
     def patience(self, action: Action) -> float:
         return ALLOWANCE + 2 * sum(asked_delay(action))
@@ -60,7 +56,7 @@ class _Some(ThroughLinks):
         }
 
 
-class Latency(Delay):
+class Latency(Either, Delay):
     """See the module."""
 
     key: ClassVar[str] = "latency"
@@ -69,24 +65,7 @@ class Latency(Delay):
     lasts: ClassVar[ForRule] = "optional"
     shorthand: ClassVar[str | None] = "latency"
     Options: ClassVar[type[BaseModel]] = LatencyOptions
-
-    def measure_before(self, action: Action, probe: Probe) -> Any:
-        """Delays; where the effect hits a share of the connections, fresh ones."""
-        if partial(action):
-            return _Some(self).measure_before(action, probe)
-        return super().measure_before(action, probe)
-
-    def observe(self, action: Action, probe: Probe, before: Any) -> Observation:
-        """See the module."""
-        if partial(action):
-            return _Some(self).observe(action, probe, before)
-        return super().observe(action, probe, before)
-
-    def observe_healed(self, action: Action, probe: Probe, before: Any) -> Observation:
-        """See the module."""
-        if partial(action):
-            return _Some(self).observe_healed(action, probe, before)
-        return super().observe_healed(action, probe, before)
+    some = _Some
 
     def plan(self, options: LatencyOptions, entry: Entry, world: PlanWorld, rng: Random) -> list[Action]:
         """One action."""
