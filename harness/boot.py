@@ -147,6 +147,7 @@ def make_members(
         for node in plan.nodes
     ]
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    connections = connections_per_node(len(topology.names), len(topology.links), descriptors)
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
     keeps = bool(plan.experiment.get("durable")) or any(action.options.get("keep_data") for action in plan.actions)
     members: list[Member] = []
@@ -158,7 +159,7 @@ def make_members(
             bootstrap=bootstrap,
             options=plan.experiment["cluster"]["node"],
             data_dir=backend.data_dir(address.name) if keeps else None,
-            connections=connections_per_node(len(topology.names), len(topology.links), descriptors),
+            connections=connections,
             place=layout.place,
             egress_host=layout.proxy_host,
             callers=layout.callers,

@@ -128,7 +128,7 @@ class Standing:
                 "members": {name: members.process_state(name) for name in joined},
                 "spare": len(members.names()) - len(joined),
                 "gateways": [
-                    {"name": name, "host": address.host, "port": address.port}
+                    dict(zip(("name", "host", "port"), (name, *address.dial), strict=True))
                     for name, address in self.cluster.addresses.items()
                     if name in members.initial()
                 ],

@@ -100,7 +100,7 @@ def _remove(engine: Engine, remains: Remains) -> list[str]:
     steps: list[tuple[str, list[str], Callable[[str], Any]]] = [
         ("container", remains.containers, lambda id_: api.remove_container(id_, force=True, v=True)),
         ("volume", remains.volumes, lambda name: api.remove_volume(name, force=True)),
-        ("network", remains.networks, lambda id_: _remove_network(engine, id_)),
+        ("network", remains.networks, api.remove_network),  # one that a foreign container uses is named, and left
     ]
     trouble: list[str] = []
     with ThreadPoolExecutor(REMOVERS) as pool:
@@ -108,11 +108,6 @@ def _remove(engine: Engine, remains: Remains) -> list[str]:
             said = pool.map(lambda name, what=what, remove=remove: _attempt(what, name, remove), names)
             trouble += [text for text in said if text]
     return trouble
-
-
-def _remove_network(engine: Engine, id_: str) -> None:
-    """A network that somebody else's container uses is not ours to empty: it is named in the error."""
-    engine.api.remove_network(id_)
 
 
 def _settles(error: Exception) -> bool:

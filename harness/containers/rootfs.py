@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 import os
 import platform
@@ -117,11 +116,9 @@ def _files(folder: Path) -> Iterator[Path]:
             name for name in inner if name not in LEFT_OUT and not name.startswith(("config-", "idle", "LICENSE"))
         )
         for name in sorted(names):
-            if name.endswith((".py", ".so")) or (".cpython-" in name and name.endswith((".so", ".pyc"))):
-                if name.endswith(".pyc") and ".opt-" in name:
-                    continue
-                if not (here.endswith("lib-dynload") and LEFT_OUT_MODULES.match(name)):
-                    yield Path(here) / name
+            wanted = name.endswith((".py", ".so", ".pyc")) and ".opt-" not in name
+            if wanted and not (here.endswith("lib-dynload") and LEFT_OUT_MODULES.match(name)):
+                yield Path(here) / name
 
 
 def _packages(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
