@@ -36,7 +36,7 @@ EXPIRY_BASE, EXPIRY_FACTOR = 3600.0, 2.0  # s, and of the experiment's length: a
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_DEFAULT = 32768
 
-OnTeardown = Callable[[str, Callable[[], None]], None]
+OnTeardown = Callable[[str, Callable[[], None]], object]
 
 
 @dataclass(frozen=True)

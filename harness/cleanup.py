@@ -7,7 +7,8 @@ those are found that never made it into any list. The same sweep ends a session 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from harness.errors import EngineFailed, EngineUnavailable
-from harness.session import ENGINE_NOTE, Lock, forget, recorded_sessions
+from harness.session import ENGINE_NOTE, Lock, Session, forget, recorded_sessions
 from harness.spawner import SESSION_VARIABLE
 
 if TYPE_CHECKING:
@@ -62,6 +63,16 @@ def end_processes(session_id: str) -> int:
             continue
     psutil.wait_procs(left, timeout=END_GRACE)
     return len(left)
+
+
+@contextmanager
+def tidy_session(run_dir: Path) -> Iterator[Session]:
+    """A session of which no process is left when the block has been left, whatever happened in it."""
+    with Session(run_dir) as session:
+        try:
+            yield session
+        finally:
+            end_processes(session.id)
 
 
 def sweep(

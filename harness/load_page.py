@@ -20,7 +20,7 @@ import msgspec
 
 from harness import registry
 from harness.boot import boot
-from harness.cleanup import end_processes
+from harness.cleanup import tidy_session
 from harness.environment import environment
 from harness.errors import HarnessError, KadstormError, LoadFailed, UsageError
 from harness.events import Events
@@ -85,9 +85,7 @@ class Page:
                 raise
 
     def _serve(self, stack: ExitStack, tell: Callable[[str], None]) -> None:
-        session = Session(self._run_dir)
-        stack.callback(session.close)
-        stack.callback(end_processes, session.id)
+        session = stack.enter_context(tidy_session(self._run_dir))
         about = {"id": session.id, "environment": environment(), "seed": self._plan.seed}
         replay = f"kadstorm run {self._run_dir / PLAN_FILE}"
         self._events.emit("session", name=self._plan.experiment["name"], detail={**about, "replay": replay})

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,13 +79,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """A running cluster with a proxy on every link; its logs and journal are in the test's tmp_path."""
     from harness.boot import boot
-    from harness.cleanup import end_processes
+    from harness.cleanup import tidy_session
     from harness.events import Events
     from harness.journal import Journal
     from harness.plan import make_plan
     from harness.records import EVENTS_FILE
     from harness.runfolder import make_run_dir
-    from harness.session import Session
     from harness.toxiproxy import binary
 
     folder = make_run_dir(tmp_path / "cluster")
@@ -94,13 +93,10 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
     plan = make_plan(_experiment(request), spare=(marker.kwargs if marker else {}).get("spare", SPARE))
     plan.experiment["durable"] = True  # faults to come may keep data
     with ExitStack() as stack:
-        journal = Journal(folder / EVENTS_FILE)
-        stack.callback(journal.close)
-        session = Session(folder)
-        stack.callback(session.close)
-        stack.callback(end_processes, session.id)
+        journal = stack.enter_context(closing(Journal(folder / EVENTS_FILE)))
+        session = stack.enter_context(tidy_session(folder))
         events = Events(journal.write)
-        booted = boot(plan, session, folder, found, events, lambda _, close: _later(stack, close))
+        booted = boot(plan, session, folder, found, events, lambda _, close: stack.callback(close))
         events.emit("ready", detail={"nodes": len(booted.cluster.members.initial()), "session": session.id})
         request.node.stash[STANDING] = Standing(plan, session, folder, booted.cluster, events)
         yield booted.cluster
@@ -161,10 +157,6 @@ def _run_storm(
     command = [sys.executable, "-P", "-m", "harness", "run", str(experiment), "--out", str(folder), *arguments]
     command += ["--toxiproxy", named] if named else []
     return subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
-
-
-def _later(stack: ExitStack, close: Callable[[], None]) -> None:
-    stack.callback(close)
 
 
 def _experiment(request: pytest.FixtureRequest, *, load: dict[str, object] | None = None, duration: str = "1h") -> Any:

@@ -21,13 +21,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
 from harness import faults
 from harness.boot import Booted, boot
-from harness.cleanup import end_processes
+from harness.cleanup import tidy_session
 from harness.errors import KadstormError, UsageError
 from harness.events import Events
 from harness.faults import Entry
@@ -270,18 +270,15 @@ def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
     """Boot, serve, tear down. Raises KadstormError if it could not boot."""
     run_dir, plan = Path(config["run_dir"]), load_plan(Path(config["run_dir"]) / PLAN_FILE)
     with ExitStack() as stack:
-        journal = Journal(run_dir / EVENTS_FILE)
-        stack.callback(journal.close)
-        session = Session(run_dir)
-        stack.callback(session.close)
-        stack.callback(end_processes, session.id)
+        journal = stack.enter_context(closing(Journal(run_dir / EVENTS_FILE)))
+        session = stack.enter_context(tidy_session(run_dir))
         events = Events(journal.write)
         events.subscribe(lambda event: tell({"event": event.event, "name": event.name}))
         events.emit("session", name=plan.experiment["name"], detail={"id": session.id, "seed": plan.seed})
         tell({"session": session.id, "said": f"starting {plan.experiment['cluster']['nodes']} nodes"})
         booted = boot(
             plan, session, run_dir, Path(config["toxiproxy"]), events,
-            lambda _, close: _later(stack, close), interrupt.check,
+            lambda _, close: stack.callback(close), interrupt.check,
         )  # fmt: skip
         events.emit("ready", detail={"nodes": len(booted.cluster.members.initial())})
         standing = Standing(plan, booted, session, run_dir, events, config["ttl_s"])
@@ -299,10 +296,6 @@ def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
         tell({"ready": session.id, "links": len(booted.cluster.topology.links)})
         why = standing.serve(interrupt)
         events.emit("end", detail={"reasons": [{"kind": "interrupted", "text": why}]})
-
-
-def _later(stack: ExitStack, close: Callable[[], None]) -> None:
-    stack.callback(close)
 
 
 def _write_plan(standing: Standing) -> None:
