@@ -18,13 +18,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pyarrow as pa
+from figures import Figure, write
 
 from harness.records import NODE_COLUMNS, OPERATION_COLUMNS, Action, Plan, PlannedNode
 
@@ -39,19 +39,6 @@ PROGRAM = "import sys, pathlib, reports; reports.write(pathlib.Path(sys.argv[1])
 QUANTILES = {"p50_ms": 0.5, "p90_ms": 0.9, "p99_ms": 0.99, "p999_ms": 0.999}
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One line of the result. ``ours`` and ``theirs`` in ``unit``; ``theirs`` is the reference or the limit."""
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    ratio: float
-    limit: float
-    met: bool
-
-
 def main() -> int:
     """Measure and print."""
     options = arguments()
@@ -63,8 +50,7 @@ def main() -> int:
         print(f"{rows:,} operations made in {time.monotonic() - began:.1f} s")
         figures = list(measure(folder, rows))
     table(figures)
-    if options.json:
-        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=2) + "\n")
+    write(options.json, figures)
     return int(not all(figure.met for figure in figures))
 
 

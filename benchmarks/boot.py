@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +26,11 @@ import psutil
 
 from harness import document, experiment
 from harness.boot import boot
-from harness.cleanup import end_processes, processes_of
+from harness.cleanup import processes_of, tidy_session
 from harness.events import Events
 from harness.plan import make_plan
 from harness.records import Plan
 from harness.runfolder import make_run_dir
-from harness.session import Session
 from harness.targets.kademlia import KademliaTarget
 from harness.toxiproxy import binary
 
@@ -89,15 +88,9 @@ def measured(nodes: int, kind: str, found: Path) -> Boot:
     """Boot ``nodes`` nodes once, and take them down again."""
     with started(kind), tempfile.TemporaryDirectory() as state, ExitStack() as stack:
         folder = make_run_dir(Path(state) / "run")
-        session = Session(folder)
-        stack.callback(session.close)
-        stack.callback(end_processes, session.id)
-
-        def on_teardown(_: str, close: Callable[[], None]) -> None:
-            stack.callback(close)
-
+        session = stack.enter_context(tidy_session(folder))
         before, began = own_cpu(), time.monotonic()
-        boot(plan_of(nodes), session, folder, found, Events(lambda _: None), on_teardown)
+        boot(plan_of(nodes), session, folder, found, Events(lambda _: None), lambda _, close: stack.callback(close))
         seconds = time.monotonic() - began
         processes = processes_of(session.id)
         cpu = {"harness": own_cpu() - before, "nodes": 0.0, "Toxiproxy": 0.0, "warm process": 0.0}

@@ -9,14 +9,13 @@ the planted change of 20%. Both sides of a pair are drawn in one go from one gen
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from figures import Figure, write
 
 from reports.compare import METRICS, differences_of, tolerances_of
 
@@ -24,19 +23,6 @@ QUICK, FULL = 300, 3_000  # pairs of each kind
 NOISES = ("normal", "skewed", "heavy-tailed", "outliers")
 SPREAD, SLOWER = 0.03, 1.2
 MOST_FALSE, LEAST_FOUND, MOST_SECONDS = 0.01, 0.9, 0.1
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line: ``theirs`` is the limit."""
-
-    name: str
-    ours: float
-    theirs: float
-    unit: str
-    ratio: float
-    limit: float
-    met: bool
 
 
 def main() -> int:
@@ -49,8 +35,7 @@ def main() -> int:
     print(f"{'':52} {'measured':>12} {'limit':>10} {'ratio':>7}")
     for one in figures:
         print(f"{one.name:52} {one.ours:12.4g} {one.theirs:10.4g} {one.ratio:7.3f}  {'met' if one.met else 'MISSED'}")
-    if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in figures], indent=2) + "\n")
+    write(options.json, figures)
     return int(not all(one.met for one in figures))
 
 

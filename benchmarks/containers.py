@@ -10,15 +10,15 @@ closest. Both in one run, bare first and last, of which the mean counts.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+
+from figures import Figure, at_most, write
 
 from harness import registry
 from harness.backends import Ground
@@ -47,42 +47,27 @@ def main() -> int:
     small, large = (20, 50) if arguments.quick else (50, 200)
     found = binary.find(progress=print)
     registry.backend("docker").prepare(found, registry.target("kademlia").image, print)
-    rows = [*boot_against_bare(small, found), *large_cluster(large, found)]
-    for row in rows:
+    figures = [*boot_against_bare(small, found), *large_cluster(large, found)]
+    for one in figures:
         print(
-            f"{row['name']:52} {row['ours']:8.1f} {row['unit']:3} against {row['theirs']:8.1f}: "
-            f"ratio {row['ratio']:.2f}, limit {row['limit']}: {'met' if row['met'] else 'MISSED'}"
+            f"{one.name:52} {one.ours:8.1f} {one.unit:3} against {one.theirs:8.1f}: "
+            f"ratio {one.ratio:.2f}, limit {one.limit}: {'met' if one.met else 'MISSED'}"
         )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2))
+    write(arguments.json, figures)
     return 0
 
 
-def row(name: str, ours: float, theirs: float, limit: float, unit: str = "s") -> dict[str, Any]:
-    """One figure."""
-    ratio = ours / theirs
-    return {
-        "name": name,
-        "ours": ours,
-        "theirs": theirs,
-        "unit": unit,
-        "ratio": ratio,
-        "limit": limit,
-        "met": ratio <= limit,
-    }
-
-
-def boot_against_bare(nodes: int, toxiproxy: Path) -> Iterator[dict[str, Any]]:
+def boot_against_bare(nodes: int, toxiproxy: Path) -> Iterator[Figure]:
     """The time until ready, against the bare engine."""
     before = bare(nodes, toxiproxy)
     with cluster(nodes, toxiproxy) as (_, seconds):
         ours = seconds
     after = bare(nodes, toxiproxy)
     print(f"bare engine: {before:.1f} s and {after:.1f} s; joined and ready: {ours:.1f} s")
-    yield row(f"{nodes} containers joined, against started", ours, (before + after) / 2, LIMIT_BOOT)
+    yield at_most(f"{nodes} containers joined, against started", ours, (before + after) / 2, LIMIT_BOOT)
 
 
-def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[dict[str, Any]]:
+def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[Figure]:
     """A large cluster boots, stores, looks up, and goes."""
     with ExitStack() as stack:
         booted, seconds = stack.enter_context(cluster(nodes, toxiproxy))
@@ -98,7 +83,7 @@ def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[dict[str, Any]]:
     teardown = time.monotonic() - began
     left = leftovers_of_all()
     print(f"taken down in {teardown:.1f} s; left in the engine: {left or 'nothing'}")
-    yield row(f"{nodes} containers removed, against {LIMIT_TEARDOWN:.0f} s", teardown, LIMIT_TEARDOWN, 1.0)
+    yield at_most(f"{nodes} containers removed, against {LIMIT_TEARDOWN:.0f} s", teardown, LIMIT_TEARDOWN, 1.0)
 
 
 def leftovers_of_all() -> str:
@@ -126,11 +111,8 @@ def cluster(nodes: int, toxiproxy: Path) -> Iterator[tuple[Booted, float]]:
         session = stack.enter_context(Session(folder))
         plan = plan_of(nodes, folder)
         began = time.monotonic()
-
-        def on_teardown(_: str, close: Callable[[], object]) -> None:
-            stack.callback(close)
-
-        yield (boot(plan, session, folder, toxiproxy, Events(lambda _: None), on_teardown), time.monotonic() - began)
+        booted = boot(plan, session, folder, toxiproxy, Events(lambda _: None), lambda _, close: stack.callback(close))
+        yield booted, time.monotonic() - began
 
 
 def bare(nodes: int, toxiproxy: Path) -> float:

@@ -10,7 +10,6 @@ bare side is the least that can be asked of any client: bytes made beforehand, a
 from __future__ import annotations
 
 import argparse
-import json
 import socket
 import tempfile
 import time
@@ -18,7 +17,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+
+from figures import Figure, at_most, write
 
 from harness.effects import LinkEffect
 from harness.links import Topology
@@ -50,11 +50,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "toxiproxy.log"
         bare, ours = least(rounds, lambda: time_links(found, log, payloads))
-        rows = [tell(f"{len(payloads)} links: create() against POST /populate", ours, bare)]
+        figures = [tell(f"{len(payloads)} links: create() against POST /populate", ours, bare)]
         bare, ours = least(rounds, lambda: time_toxics(found, log, requests))
-        rows.append(tell(f"{len(requests)} toxics: apply() against {CONNECTIONS} bare pipelines", ours, bare))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2))
+        figures.append(tell(f"{len(requests)} toxics: apply() against {CONNECTIONS} bare pipelines", ours, bare))
+    write(arguments.json, figures)
     began = time.perf_counter()
     desired_state(TOPOLOGY, PARTITION)
     print(f"of which desired_state {(time.perf_counter() - began) * 1000:.1f} ms")
@@ -66,12 +65,11 @@ def least(rounds: int, measure: Callable[[], tuple[float, float]]) -> tuple[floa
     return min(bare for bare, _ in times), min(ours for _, ours in times)
 
 
-def tell(what: str, ours: float, bare: float) -> dict[str, Any]:
-    """One line: what, our time, the bare time, their ratio; and the same as a row."""
-    ratio = ours / bare
-    print(f"{what}: {ours * 1000:.0f} ms, {bare * 1000:.0f} ms, ratio {ratio:.2f}")
-    row = {"name": what, "ours": ours * 1000, "theirs": bare * 1000, "unit": "ms", "ratio": round(ratio, 2)}
-    return {**row, "limit": RATIO_LIMIT, "met": ratio <= RATIO_LIMIT}
+def tell(what: str, ours: float, bare: float) -> Figure:
+    """One line: what, our time, the bare time, their ratio; and the same as a figure."""
+    one = at_most(what, ours * 1000, bare * 1000, RATIO_LIMIT, "ms")
+    print(f"{what}: {one.ours:.0f} ms, {one.theirs:.0f} ms, ratio {one.ratio:.2f}")
+    return one
 
 
 def time_links(found: Path, log: Path, payloads: list[dict[str, object]]) -> tuple[float, float]:
