@@ -395,6 +395,9 @@ def test_cleanup_with_a_stopped_engine_says_so_and_tries_again_later(
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     (swept,) = sweep(tmp_path / "state")
     assert "its containers could not be looked for" in swept.trouble[0]
+    assert [folder.name for folder in (tmp_path / "state" / "sessions").glob("*")] == [
+        session.id
+    ]  # so it is told again
     monkeypatch.delenv("DOCKER_HOST")
     (swept,) = sweep(tmp_path / "state")
     assert swept.trouble == ()
