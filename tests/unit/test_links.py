@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import PortsTaken
-from harness.links import Link, Topology
+from harness.links import (
+    DESCRIPTORS_PER_CONNECTION,
+    FEWEST_CONNECTIONS,
+    MOST_CONNECTIONS,
+    Link,
+    Topology,
+    connections_per_node,
+)
 from harness.records import PlannedNode
 
 HOST = "127.20.245.1"
@@ -97,3 +104,15 @@ def test_a_block_that_reaches_into_the_ephemeral_range_is_refused_with_a_remedy(
     ) as caught:
         topology.check_ports(ephemeral_from=32_768)
     assert "cluster.sites" in str(caught.value)
+
+
+@given(nodes=st.integers(1, 2000), links=st.integers(0, 100_000), descriptors=st.integers(256, 2**20))
+def test_nodes_keep_as_many_connections_as_toxiproxys_descriptors_allow(
+    nodes: int, links: int, descriptors: int
+) -> None:
+    kept = connections_per_node(nodes, links, descriptors)
+    assert FEWEST_CONNECTIONS <= kept <= MOST_CONNECTIONS
+    needed = links + nodes * kept * DESCRIPTORS_PER_CONNECTION
+    assert needed <= descriptors or kept == FEWEST_CONNECTIONS
+    if kept < MOST_CONNECTIONS and kept > FEWEST_CONNECTIONS:
+        assert needed + (nodes + 256) * DESCRIPTORS_PER_CONNECTION > descriptors, "a connection more would have fitted"

@@ -54,6 +54,17 @@ def test_the_same_with_one_hundred_nodes_and_tables_that_cannot_hold_them_all() 
     assert network.lacks() == 0
 
 
+@pytest.mark.parametrize("seed", [1, 2])  # those that show it
+def test_nodes_that_came_long_ago_know_newcomers_that_do_not_call_on_them(seed: int) -> None:
+    network = Network.of(40, seed=seed, settings=Settings())
+    for first in range(41, 161, 40):
+        network.clock.run(20.0)  # all that a node does of itself after it has joined is over
+        for port in range(first, first + 40):
+            network.start(port)
+    network.clock.run(10.0)
+    assert network.lacks() == 0
+
+
 def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
     network = Network()
     for port in range(3, 9):

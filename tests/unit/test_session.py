@@ -19,6 +19,14 @@ def test_two_sessions_have_different_addresses(tmp_path: Path) -> None:
         assert one.host != other.host
 
 
+def test_sessions_of_different_state_folders_have_different_addresses(tmp_path: Path) -> None:
+    with (
+        Session(tmp_path / "a", state=tmp_path / "mine") as one,
+        Session(tmp_path / "b", state=tmp_path / "yours") as other,
+    ):
+        assert one.host != other.host
+
+
 def test_an_address_is_free_again_after_its_session(tmp_path: Path) -> None:
     with Session(tmp_path, state=tmp_path) as first:
         host = first.host
