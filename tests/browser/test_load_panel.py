@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +19,6 @@ import pytest
 from harness.errors import ToxiproxyUnavailable
 from harness.toxiproxy import binary
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'kadstorm[test]'")
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
-)
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 WAIT = 60_000  # ms; a condition is awaited, so this is only how long a broken panel takes to be told
 SUCCESS = """(() => {
   let count = 0, ok = 0;
@@ -78,17 +71,14 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 
 @pytest.fixture
-def page(session: Session) -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1440, "height": 900})
-        opened.set_default_timeout(WAIT)
-        opened.goto(session.url)
-        yield opened
-        browser.close()
+def page(browser: Any, session: Session) -> Iterator[Any]:
+    opened = browser.new_page(viewport={"width": 1440, "height": 900})
+    opened.set_default_timeout(WAIT)
+    opened.goto(session.url)
+    yield opened
+    opened.close()
 
 
-@needs_chromium
 @pytest.mark.timeout(300)
 def test_a_person_injects_a_partition_and_sees_success_fall_and_come_back(session: Session, page: Any) -> None:
     page.wait_for_selector("#kadstorm .nodes i.up")
