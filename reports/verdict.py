@@ -8,6 +8,9 @@
 
 The order is that of the exit codes in contracts: 130 before 2 before 3 before 1 before 4 before 0. (2, wrong usage, is
 never the verdict of a run: nothing was started.)
+
+What fails in a run whose own Toxiproxy was away for a time is not held against the network, since the harness had cut every
+link of it: such a failure is inconclusive. A wrong value for a key stays a failure, as no cut explains one.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from reports.summary import CheckResult, ExpectationResult
 from reports.wording import limit_text, measured_text
 
 EXIT_CODES: Final[dict[RunVerdict, int]] = {"interrupted": 130, "error": 3, "fail": 1, "inconclusive": 4, "pass": 0}
+BLAMELESS: Final = ("integrity",)  # the checkers whose failures a cut network does not explain
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,11 @@ class Judgement:
 
 def judge_run(history: History, expectations: Sequence[ExpectationResult], checks: Sequence[CheckResult]) -> Judgement:
     """All reasons that the journal, the expectations and the checkers give, and the verdict that follows."""
-    found = [*_journalled(history), *_expected(expectations), *_checked(checks)]
+    explained = _explanation(history)
+    found = [
+        *(_excused(reason, explained) for reason in (*_journalled(history), *_expected(expectations))),
+        *(_excused(reason, explained, check.checker) for check in checks for reason in _checked(check)),
+    ]
     order = list(EXIT_CODES)
     reasons = sorted(dict.fromkeys(found), key=lambda reason: order.index(reason.kind))
     return Judgement(reasons[0].kind if reasons else "pass", reasons)
@@ -75,7 +83,20 @@ def _expected(results: Sequence[ExpectationResult]) -> Iterator[Reason]:
             yield Reason("inconclusive", f"{result.text}: cannot be told, {result.note}")
 
 
-def _checked(results: Sequence[CheckResult]) -> Iterator[Reason]:
-    for result in results:
-        if result.verdict != "pass":
-            yield Reason("fail" if result.verdict == "fail" else "inconclusive", f"{result.checker}: {result.evidence}")
+def _checked(result: CheckResult) -> Iterator[Reason]:
+    if result.verdict != "pass":
+        yield Reason("fail" if result.verdict == "fail" else "inconclusive", f"{result.checker}: {result.evidence}")
+
+
+def _explanation(history: History) -> str:
+    """Why failures are not the network's: how long the harness itself had cut all links. Empty if it never did."""
+    gaps = history.of_kind("toxiproxy-restarted")
+    if not gaps:
+        return ""
+    return f"Toxiproxy was away for {sum(float(event.detail.get('gap_s', 0.0)) for event in gaps):.2f} s of this run"
+
+
+def _excused(reason: Reason, explained: str, checker: str = "") -> Reason:
+    if reason.kind != "fail" or not explained or checker in BLAMELESS:
+        return reason
+    return Reason("inconclusive", f"{reason.text} (not held against the network: {explained})")

@@ -44,6 +44,10 @@ def check(verdict: Any) -> CheckResult:
     return CheckResult(checker="load", verdict=verdict, evidence="so it is")
 
 
+def gap(seconds: float) -> Event:
+    return Event(t=5.0, wall="", event="toxiproxy-restarted", detail={"why": "it ended", "gap_s": seconds})
+
+
 @pytest.mark.parametrize(
     ("verdicts", "journal", "expected"),
     [
@@ -173,3 +177,24 @@ def test_bounds_decide_exactly_if_all_values_within_them_agree(op: str, limit: i
 def test_nothing_known_is_unknown_whatever_is_asked() -> None:
     assert verdict_over(parse("lost >= 0"), unknown("why")) == "unknown"
     assert verdict_over(parse("recovery != 1s"), Bounds(2.0, math.inf)) == "pass"
+
+
+@pytest.mark.parametrize(
+    ("checker", "expected"), [("durability", "inconclusive"), ("availability", "inconclusive"), ("integrity", "fail")]
+)
+def test_a_failure_is_not_held_against_a_network_that_the_harness_had_cut_unless_a_value_was_wrong(
+    checker: str, expected: str
+) -> None:
+    failed = CheckResult(checker=checker, verdict="fail", evidence="so it is")
+    run = history(
+        gap(4.0), gap(0.5), end(("inconclusive", "Toxiproxy was away for 4.00 s"), ("fail", "slow after heal"))
+    )
+    judgement = judge_run(run, [expectation("fail")], [failed])
+    assert judgement.verdict == expected
+    excused = [reason.text for reason in judgement.reasons if "not held against the network" in reason.text]
+    assert len(excused) == (3 if expected == "inconclusive" else 2)
+    assert all("4.50 s" in text for text in excused)
+
+
+def test_a_harness_that_broke_is_an_error_all_the_same() -> None:
+    assert judge_run(history(gap(4.0), end(("error", "it ended"))), [expectation("fail")], []).verdict == "error"
