@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone  # its verdict is judged by what it measures
+
 SEVERITIES = {  # share of the nodes, mean session, mean downtime, lookups that succeed meanwhile at least
     "mild": ("25%", "20s", "1s", 85),
     "rough": ("40%", "10s", "2s", 70),

@@ -11,6 +11,8 @@ import pytest
 from harness.cluster import Cluster
 from node.maintenance import Maintenance
 
+pytestmark = pytest.mark.alone  # its verdict is judged by what it measures
+
 KEYS = [f"key-{number}" for number in range(20)]
 
 

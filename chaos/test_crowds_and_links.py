@@ -13,6 +13,8 @@ import pytest
 
 from harness.cluster import Cluster
 
+pytestmark = pytest.mark.alone  # its verdict is judged by what it measures
+
 LOAD = {"rate": "30/s", "keys": 20, "timeout": "5s"}
 
 

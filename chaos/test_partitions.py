@@ -10,6 +10,8 @@ import pytest
 
 from harness.cluster import Cluster
 
+pytestmark = pytest.mark.alone  # its verdict is judged by what it measures
+
 SHAPES: dict[str, dict[str, Any]] = {
     "halves": {"shape": "halves"},
     "halves refused": {"shape": "halves", "mode": "refuse"},

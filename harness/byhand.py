@@ -10,25 +10,31 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from harness import faults, load_command
 from harness.errors import HarnessError, UsageError
-from harness.plan import make_plan, plan_bytes
+from harness.interrupt import Interrupt
+from harness.plan import load_plan, make_plan, plan_bytes
 from harness.quantities import parse_time
-from harness.records import EXPERIMENT_FILE, PLAN_FILE
+from harness.records import EXPERIMENT_FILE, PLAN_FILE, Plan
 from harness.runfolder import new_run_dir
 from harness.session import SOCKET, Lock, recorded_sessions, state_dir
-from harness.standing import send
+from harness.standing import Conversation, send
 
 SUPERVISOR_LOG = "supervisor.log"
 ENDING = 60.0  # s for a session to end
 NAME = "by-hand"
 
 Say = Callable[[str], None]
+
+
+class NoSession(HarnessError):
+    """The session that is meant is not there."""
 
 
 def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path, parent: Path, say: Say) -> str:
@@ -95,16 +101,21 @@ def standing_sessions() -> list[Path]:
 
 
 def chosen(session: str | None) -> Path:
-    """The folder of the session that is meant: the only one, or the one of that name. Raises UsageError."""
+    """The folder of the session that is meant: the only one, or the one of that name.
+
+    Raises:
+        NoSession: there is none, or none of that name.
+        UsageError: there are several.
+    """
     there = standing_sessions()
     names = ", ".join(folder.name for folder in there)
     if session is not None:
         found = [folder for folder in there if folder.name == session]
         if not found:
-            raise UsageError(f"no session `{session}` stays; there are: {names or 'none'}")
+            raise NoSession(f"no session `{session}` stays; there are: {names or 'none'}")
         return found[0]
     if not there:
-        raise UsageError("no session stays: start one with `kadstorm up`")
+        raise NoSession("no session stays: start one with `kadstorm up`")
     if len(there) > 1:
         raise UsageError(f"several sessions stay, name one with --session: {names}")
     return there[0]
@@ -140,6 +151,8 @@ def status(session: str | None, *, as_json: bool, say: Say) -> int:
     for fault in told["faults"]:
         end = "until it is healed" if fault["ends_in_s"] is None else f"for {fault['ends_in_s']:.0f} s more"
         say(f"in force: {fault['name']} {end}, on {', '.join(fault['targets'])}")
+    if told["loads"]:
+        say(f"under load from {told['loads']} `kadstorm load`")
     if not told["faults"]:
         say("no fault is in force")
     for gap in told["toxiproxy_gaps_s"]:
@@ -147,14 +160,90 @@ def status(session: str | None, *, as_json: bool, say: Say) -> int:
     return 0
 
 
+def load(
+    session: str | None,
+    options: Mapping[str, Any],
+    settings: list[str],
+    expect: list[str],
+    folder_of: Callable[[Plan], Path],
+    interrupt: Interrupt,
+    say: Say,
+) -> Path:
+    """Have a session's supervisor put load on its cluster, until that has ended; the run folder.
+
+    ``options`` and ``settings`` are those of `load_command.read`. Ctrl-C ends the load in order, and what it recorded is kept.
+
+    A session that vanishes in the middle leaves a journal without an end, so that the report's verdict is `error`.
+
+    Raises:
+        KadstormError: it did not begin.
+    """
+    if fixed := [one for one in settings if one.startswith(("cluster.", "network."))]:
+        raise UsageError(f"--set {fixed[0]}: the cluster of a session that stays is as `kadstorm up` made it")
+    there = chosen(session)
+    told = next(iter(send(there / SOCKET, {"do": "status"})))
+    home = Path(told["run_dir"])
+    given = {"seed": told["free_seed"], "for": "30s"} | {
+        key: value for key, value in options.items() if value is not None
+    }
+    made = load_command.read(home / EXPERIMENT_FILE, given, ["name=load", "settle=0s", *settings], expect)
+    plan, of_session = make_plan(made), load_plan(home / PLAN_FILE)
+    plan.nodes, plan.experiment["cluster"] = of_session.nodes, of_session.experiment["cluster"]
+    folder = folder_of(plan)
+    (folder / EXPERIMENT_FILE).write_text(made.text)
+    (folder / PLAN_FILE).write_bytes(plan_bytes(plan))
+    say(f"load on {there.name}: seed {plan.seed}, {len(told['gateways'])} gateways, into {folder}")
+    request = {"do": "load", "run_dir": str(folder.resolve()), "seed": plan.seed}
+    try:
+        with Conversation(there / SOCKET, request) as conversation:
+            _follow(conversation, interrupt, say)
+    except OSError as error:
+        raise HarnessError(f"{there.name}: its supervisor does not answer: {error.strerror}") from error
+    return folder
+
+
+def _follow(conversation: Conversation, interrupt: Interrupt, say: Say) -> None:
+    """Say how a load goes on, until it or its session ends. Raises KadstormError if it did not begin."""
+    left = False
+    for line in conversation:
+        if interrupt.received and not left:
+            left = True
+            say(f"{interrupt.received}: ending the load")
+            conversation.leave()
+        if "error" in line:
+            raise UsageError(line["error"]) if line.get("done") == 2 else HarnessError(line["error"])
+        if "done" in line:
+            return
+        if "progress" in line:
+            say(progress(line))
+        elif "said" in line:
+            say(str(line["said"]))
+    say("the session vanished in the middle of the load; what was recorded until then is kept")
+
+
+def progress(line: Mapping[str, Any]) -> str:
+    """One line about the last second or so of a load."""
+    words = []
+    for kind, plural in (("lookup", "lookups"), ("store", "stores")):
+        stats = line[kind]
+        if stats["count"]:
+            p99 = "" if stats["p99_ms"] is None else f", p99 {stats['p99_ms']:.0f} ms"
+            words.append(f"{plural} {stats['rate']:.0f}/s, {100 * stats['ok'] / stats['count']:.1f} % ok{p99}")
+    return f"{line['progress']:5.0f} s of {line['of']:g} s: {'; '.join(words) or 'nothing has finished yet'}"
+
+
 def inject(
     session: str | None, fault: str, words: Sequence[str], *, for_: str | None, name: str | None, say: Say
 ) -> int:
-    """Put a fault in force; ``words`` are its options as typed: ``--shape halves``."""
+    """Put a fault in force; ``words`` are its options as typed: ``--shape halves``, and ours where it has none of that name."""
+    options = options_of(words)
+    known = faults.get(fault).Options.model_fields
+    ours = {key: str(options.pop(key)) for key in ("for", "name", "session") if key in options and key not in known}
+    session, for_, name = ours.get("session", session), ours.get("for", for_), ours.get("name", name)
     request = {
         "do": "inject",
         "fault": fault,
-        "options": options_of(words),
+        "options": options,
         "for_us": None if for_ is None else _time(for_, "--for"),
         "name": name,
     }

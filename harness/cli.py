@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from harness.errors import HarnessError, KadstormError, UsageError
 
@@ -129,6 +130,13 @@ def run(
 
 @main.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--session",
+    metavar="[ID]",
+    is_flag=False,
+    flag_value="",
+    help="Not a cluster of its own, but one that `kadstorm up` keeps.",
+)
 @click.option("--nodes", type=int, help="Nodes of the cluster that it boots (default 20).")
 @click.option("--backend", type=click.Choice(["process", "docker"]), help="Where nodes run.")
 @click.option("--rate", help="Open model: arrivals a second, such as 500/s.")
@@ -155,10 +163,13 @@ def run(
 def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     """Boot a cluster and put load on it, without faults; or, with FILE, on an experiment's cluster.
 
+    With --session the load goes to a cluster that stays. Faults that `kadstorm inject` puts in force meanwhile are in its report.
+
     \b
     kadstorm load --nodes 30 --rate 500/s --for 30s
     kadstorm load --nodes 30 --find-limit "lookup.p99 <= 100ms"
     kadstorm load --nodes 30 --ui
+    kadstorm load --session --rate 50/s --for 60s
     """
     from harness import load_command
     from harness.interrupt import Interrupt
@@ -167,6 +178,8 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
 
     names = {"for": "for_"}
     options = {name: given[names.get(name, name.replace("-", "_"))] for name in load_command.OPTIONS}
+    if given["session"] is not None:
+        ctx.exit(_load_of_session(ctx, options, given))
     made = load_command.read(file, options, list(given["settings"]), list(given["expect"]))
     objective = given["find_limit"]
     limits = {"step": given["step"], "up_to": given["up_to"]}
@@ -186,6 +199,29 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
             plan, made.text, folder, found, interrupt, console, quiet=given["quiet"], fail_fast=False, enough=enough
         )
     ctx.exit(code)
+
+
+def _load_of_session(ctx: click.Context, options: dict[str, Any], given: dict[str, Any]) -> int:
+    """See `load`. Options that choose a cluster, or need one of their own, are refused."""
+    from harness import byhand
+    from harness.interrupt import Interrupt
+
+    own = {"file": "FILE", "ui": "--ui", "find_limit": "--find-limit", "toxiproxy": "--toxiproxy"}
+    own |= {"nodes": "--nodes", "backend": "--backend"}
+    if refused := [name for key, name in own.items() if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE]:
+        raise UsageError(f"{refused[0]} does not go with --session: it is for a cluster that this command boots itself")
+
+    def folder_of(plan: Plan) -> Path:
+        return _run_folder(plan, given["out"], single=True)
+
+    def say(line: str) -> None:
+        if not given["quiet"]:
+            click.echo(line)
+
+    expect, settings = list(given["expect"]), list(given["settings"])
+    with Interrupt().installed() as interrupt:
+        folder = byhand.load(given["session"] or None, options, settings, expect, folder_of, interrupt, say)
+    return _report(folder, _console())
 
 
 @main.command()
@@ -390,7 +426,7 @@ def status(ctx: click.Context, session: str | None, as_json: bool) -> None:
     ctx.exit(byhand.status(session, as_json=as_json, say=click.echo))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @SESSION
 @click.option("--for", "for_", metavar="TIME", help="How long it lasts; without it, until `kadstorm heal`.")
 @click.option("--name", help="Its label.")
@@ -402,7 +438,9 @@ def inject(
 ) -> None:
     """Put a fault in force: kadstorm inject partition --shape halves --for 30s.
 
-    Its options are those of `kadstorm list faults`. What was measured of it is printed; the exit code is 4 if it had no effect.
+    Its options are those of `kadstorm list faults`; --for and --name may stand among them, and --session but for churn, which
+    has an option of that name: kadstorm inject --session ID churn --session "{exponential: {mean: 10s}}" …
+    What was measured of it is printed; the exit code is 4 if it had no effect.
     """
     from harness import byhand
 

@@ -28,6 +28,7 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.links import Topology
 from harness.load_options import worker_options
+from harness.loading import client_site
 from harness.panel import ClusterPanel, PanelServer
 from harness.plan import plan_bytes
 from harness.records import (
@@ -40,7 +41,6 @@ from harness.records import (
     Action,
     Plan,
 )
-from harness.runner import client_site
 from harness.sampler import Sampler
 from harness.session import Session
 from harness.spawner import describe_exit, tail

@@ -1,21 +1,30 @@
-"""Locust load on a cluster by hand, as a scope: it runs beside whatever happens inside a `with` block.
+"""A plan's load: what each of its workers is told, how long its phases may take, and the load by hand, as a scope.
 
-The same workers as in a run, with the same rows; what is counted afterwards is read from those rows.
+The scope's load runs beside whatever happens inside a `with` block: the same workers as in a run, with the same rows.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from harness import registry
+from harness.errors import LoadFailed
+from harness.links import Topology
 from harness.load import LoadDriver
+from harness.load_options import expected_operations, worker_options
 from harness.records import LOAD_LOGS_DIR, OPERATIONS_DIR, Plan
-from harness.runner import GRACE, HEAD_START, PRELOAD_PER_KEY, check_workers, load_configs
 from harness.session import Session
+
+HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
+GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
+PRELOAD_PER_KEY = 0.05  # s
+READBACK_PER_KEY = 0.02  # s
 
 
 @dataclass
@@ -45,7 +54,7 @@ def load(plan: Plan, session: Session, run_dir: Path) -> Iterator[LoadSeen]:
     try:
         driver.launch()
         driver.wait_up()
-        driver.preload(GRACE + settings["timeout_us"] / 1e6 + PRELOAD_PER_KEY * settings["keys"])
+        driver.preload(preload_limit(settings))
         seen.started = time.monotonic() + HEAD_START
         driver.start_clock(seen.started)
         yield seen
@@ -69,3 +78,54 @@ def outcomes(run_dir: Path) -> dict[str, Counter[str]]:
                 if row["phase"] == "load":
                     found.setdefault(row["kind"], Counter())[row["outcome"]] += 1
     return found
+
+
+def preload_limit(load: Mapping[str, Any]) -> float:
+    """Seconds that storing a plan's first keys may take."""
+    return GRACE + float(load["timeout_us"]) / 1e6 + PRELOAD_PER_KEY * int(load["keys"])
+
+
+def readback_limit(experiment: Mapping[str, Any]) -> float:
+    """Seconds that reading all keys of a plan back may take."""
+    load, seconds = experiment["load"], experiment["duration_us"] / 1e6
+    stored = load["keys"] + (expected_operations(load, seconds) or 100 * seconds)
+    return float(GRACE + 3 * load["timeout_us"] / 1e6 + READBACK_PER_KEY * stored)
+
+
+def check_workers(load: LoadDriver) -> None:
+    """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
+    if load.exits:
+        raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
+
+
+def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, Any]]:
+    """The configuration of each load worker of a plan."""
+    load = plan.experiment["load"]
+    workers = load["processes"]
+    topology = Topology.build(plan.nodes, host=session.host)
+    first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
+    gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
+    configs = []
+    for index in range(workers):
+        name = f"load-{index}"
+        config = {
+            "worker": name,
+            "index": index,
+            "workers": workers,
+            "seed": plan.seed,
+            "cluster": session.cluster_id,
+            "client": registry.target(plan.experiment["cluster"]["target"]).load_client,
+            "gateways": gateways,
+            "sites": [client_site(topology, site) for site in load.get("sites", [])],
+            "load": worker_options(load),
+            "duration_s": plan.experiment["duration_us"] / 1e6,
+            "operations": str((run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
+        }
+        configs.append(config)
+    return configs
+
+
+def client_site(topology: Topology, site: str) -> dict[str, Any]:
+    """Where clients of a site dial: at the site's proxies, but for a node that is alone in it, which has none to itself."""
+    direct = [name for name in topology.nodes_of(site) if topology.nodes_of(site) == (name,)]
+    return {"name": site, "offset": topology.offset_of(site), "direct": direct}

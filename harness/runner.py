@@ -15,19 +15,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import registry
 from harness.boot import Booted, boot
 from harness.cleanup import end_processes
 from harness.cluster import Cluster
-from harness.errors import HarnessError, KadstormError, LoadFailed
+from harness.errors import HarnessError, KadstormError
 from harness.events import Consumer, Events
 from harness.failfast import Ask, Enough, FailedFast, FailFast
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
-from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
-from harness.load_options import expected_operations, patience, worker_options
+from harness.load_options import patience
+from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit
 from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
@@ -35,17 +34,11 @@ from harness.records import (
     EXPERIMENT_FILE,
     LOAD_LOGS_DIR,
     NODES_STREAM,
-    OPERATIONS_DIR,
     PLAN_FILE,
     Plan,
 )
 from harness.sampler import Sampler
 from harness.session import Session
-
-HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
-GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
-PRELOAD_PER_KEY = 0.05  # s
-READBACK_PER_KEY = 0.02  # s
 
 ReasonKind = Literal["interrupted", "error", "inconclusive", "fail"]
 
@@ -206,9 +199,7 @@ class Runner:
         self.live.sampler = sampler
 
     def _preload(self, load: LoadDriver) -> None:
-        wanted = self.plan.experiment["load"]
-        deadline = GRACE + wanted["timeout_us"] / 1e6 + PRELOAD_PER_KEY * wanted["keys"]
-        done = load.preload(deadline)
+        done = load.preload(preload_limit(self.plan.experiment["load"]))
         self.events.emit("load", name="preload", detail={"stored": done.stored, "failed": done.failed})
         if done.failed:
             total = done.stored + done.failed
@@ -266,11 +257,7 @@ class Runner:
     def _read_back(self, cluster: Cluster, load: LoadDriver) -> None:
         down = cluster.members.unresponsive()
         alive = [name for name in cluster.members.initial() if name not in down]
-        wanted = self.plan.experiment["load"]
-        seconds = self.plan.experiment["duration_us"] / 1e6
-        stored = wanted["keys"] + (expected_operations(wanted, seconds) or 100 * seconds)
-        deadline = GRACE + 3 * wanted["timeout_us"] / 1e6 + READBACK_PER_KEY * stored
-        found = load.readback(alive, deadline)
+        found = load.readback(alive, readback_limit(self.plan.experiment))
         self.events.emit("load", name="readback", detail=asdict(found))
         load.quit()
 
@@ -314,42 +301,3 @@ class Runner:
         session.close()
         if left:
             self._failed(f"{left} processes of this run had not ended; they have been killed")
-
-
-def check_workers(load: LoadDriver) -> None:
-    """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
-    if load.exits:
-        raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
-
-
-def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, Any]]:
-    """The configuration of each load worker of a plan."""
-    load = plan.experiment["load"]
-    workers = load["processes"]
-    topology = Topology.build(plan.nodes, host=session.host)
-    first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
-    gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
-    configs = []
-    for index in range(workers):
-        name = f"load-{index}"
-        config = {
-            "worker": name,
-            "index": index,
-            "workers": workers,
-            "seed": plan.seed,
-            "cluster": session.cluster_id,
-            "client": registry.target(plan.experiment["cluster"]["target"]).load_client,
-            "gateways": gateways,
-            "sites": [client_site(topology, site) for site in load.get("sites", [])],
-            "load": worker_options(load),
-            "duration_s": plan.experiment["duration_us"] / 1e6,
-            "operations": str((run_dir / OPERATIONS_DIR / f"{name}.arrow").resolve()),
-        }
-        configs.append(config)
-    return configs
-
-
-def client_site(topology: Topology, site: str) -> dict[str, Any]:
-    """Where clients of a site dial: at the site's proxies, but for a node that is alone in it, which has none to itself."""
-    direct = [name for name in topology.nodes_of(site) if topology.nodes_of(site) == (name,)]
-    return {"name": site, "offset": topology.offset_of(site), "direct": direct}

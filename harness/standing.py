@@ -14,23 +14,25 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import random
+import select
 import socket
 import socketserver
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from harness import faults
 from harness.boot import Booted, boot
 from harness.cleanup import tidy_session
-from harness.errors import KadstormError, UsageError
-from harness.events import Events
-from harness.faults import Entry
+from harness.errors import KadstormError, LoadFailed, UsageError
+from harness.events import Consumer, Events
+from harness.faults import Entry, Fault
 from harness.injection import checked_options
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
@@ -39,9 +41,11 @@ from harness.plan import load_plan, plan_bytes
 from harness.player import ActionRun, Player
 from harness.records import EVENTS_FILE, PLAN_FILE, Event, Plan
 from harness.session import SOCKET, Session, state_dir
+from harness.visit import Visit
 
 AHEAD = 1.0  # s between the request of a fault and its injection: the value before it is measured meanwhile
 ANSWER = 60.0  # s that an effect, or its end, is waited for
+LAST_WORDS = 30.0  # s for a load to end and to write what it has
 LONGEST_PATH = 100  # bytes of a Unix socket's path
 
 Tell = Callable[[dict[str, Any]], None]
@@ -65,10 +69,13 @@ class Standing:
 
     def __init__(self, plan: Plan, booted: Booted, session: Session, run_dir: Path, events: Events, ttl: float) -> None:
         self.plan, self.cluster, self.session, self.run_dir = plan, booted.cluster, session, run_dir
-        self._booted, self._events, self._ttl = booted, events, ttl
+        self.booted, self._events, self._ttl = booted, events, ttl
         self._asked_down = threading.Event()
-        self._heard = threading.Condition()
-        self._told: list[Event] = []
+        self._ending = threading.Event()
+        self._consumers: list[Consumer] = []
+        self._last_seen: dict[int, Event] = {}
+        self._visits: set[threading.Thread] = set()
+        self._seeds: set[int] = set()  # of the loads so far: their keys are there
         self._naming = threading.Lock()
         self._entries: dict[str, list[ActionRun]] = {}
         self.player = Player(self.cluster, events, [], faults.get, plan.seed, check=self._check)
@@ -92,19 +99,49 @@ class Standing:
         if self._asked_down.is_set():
             raise Down("it was asked to end")
 
+    def subscribe(self, consumer: Consumer) -> None:
+        """Tell ``consumer`` what happens from now on."""
+        self._consumers.append(consumer)
+
+    def unsubscribe(self, consumer: Consumer) -> None:
+        """Tell it no more."""
+        self._consumers.remove(consumer)
+
+    def last_seen(self, action: int) -> Event | None:
+        """The last time that the effect of an action was measured."""
+        return self._last_seen.get(action)
+
+    def end_visits(self) -> None:
+        """End every load; returns when their records are complete."""
+        self._ending.set()
+        for thread in list(self._visits):
+            thread.join(LAST_WORDS)
+
+    @contextmanager
+    def _listening(self) -> Iterator[queue.SimpleQueue[Event]]:
+        """What happens from now on, in order."""
+        heard: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self.subscribe(heard.put)
+        try:
+            yield heard
+        finally:
+            self.unsubscribe(heard.put)
+
     def _note(self, event: Event) -> None:
-        with self._heard:
-            self._told.append(event)
-            self._heard.notify_all()
+        if event.event == "observe" and event.action is not None:
+            self._last_seen[event.action] = event
+        for consumer in list(self._consumers):
+            consumer(event)
 
     # --- requests --------------------------------------------------------------------------------
 
-    def answer(self, request: dict[str, Any], tell: Tell) -> int:
-        """Do what a request asks; the exit code. Raises KadstormError."""
+    def answer(self, request: dict[str, Any], tell: Tell, gone: Callable[[], bool] = lambda: False) -> int:
+        """Do what a request asks; the exit code. ``gone``: whether nobody waits for it any more. Raises KadstormError."""
         handlers: dict[str, Callable[[dict[str, Any], Tell], int]] = {
             "status": self._status,
             "inject": self._inject,
             "heal": self._heal,
+            "load": lambda request, tell: self._load(request, tell, gone),
             "down": self._down,
         }
         handler = handlers.get(str(request.get("do")))
@@ -124,6 +161,8 @@ class Standing:
                 "target": self.plan.experiment["cluster"]["target"],
                 "cluster": self.session.cluster_id,
                 "seed": self.plan.seed,
+                "loads": len(self._visits),
+                "free_seed": self.plan.seed + 1 + len(self._seeds),
                 "ends_in_s": round(max(0.0, self._ttl - (time.monotonic() - self.zero)), 1),
                 "members": {name: members.process_state(name) for name in joined},
                 "spare": len(members.names()) - len(joined),
@@ -133,7 +172,7 @@ class Standing:
                     if name in members.initial()
                 ],
                 "faults": list(self._in_force()),
-                "toxiproxy_gaps_s": [gap.seconds for gap in self._booted.keeper.gaps],
+                "toxiproxy_gaps_s": [gap.seconds for gap in self.booted.keeper.gaps],
             }
         )
         return 0
@@ -161,17 +200,24 @@ class Standing:
             raise UsageError(f"{fault.key} needs --for: how long it lasts")
         if fault.lasts == "refused" and lasts is not None:
             raise UsageError(f"{fault.key} takes no --for")
-        with self._naming:  # two terminals plan one after the other, each on what the other has left
-            name = self._free_name(request.get("name"), fault.key)
-            at = round((time.monotonic() - self.zero + AHEAD) * 1e6)
-            entry = Entry(len(self._entries), name, at, None if lasts is None else at + int(lasts))
-            rng = random.Random(f"{self.plan.seed}/by-hand/{entry.index}")
-            actions = fault.plan(options, entry, LiveWorld(self.cluster), rng)
-            if not actions or not all(fault.effects(action, self.cluster.topology) for action in actions):
-                raise UsageError(f"{fault.key} would do nothing: nobody that it selects is there")
-            self._entries[name] = runs = self.player.add(sorted(actions, key=lambda action: action.at_us))
-        tell({"name": name, "targets": list(dict.fromkeys(target for run in runs for target in run.action.targets))})
-        return self._observed(runs[:1], ("observe",), tell)
+        with self._listening() as heard:
+            with self._naming:  # two terminals plan one after the other, each on what the other has left
+                name = self._free_name(request.get("name"), fault.key)
+                runs = self._add(fault, name, options, lasts)
+            tell(
+                {"name": name, "targets": list(dict.fromkeys(target for run in runs for target in run.action.targets))}
+            )
+            return self._observed(heard, runs[:1], ("observe",), tell)
+
+    def _add(self, fault: Fault, name: str, options: dict[str, Any], lasts: Any) -> list[ActionRun]:
+        at = round((time.monotonic() - self.zero + AHEAD) * 1e6)
+        entry = Entry(len(self._entries), name, at, None if lasts is None else at + int(lasts))
+        rng = random.Random(f"{self.plan.seed}/by-hand/{entry.index}")
+        actions = fault.plan(options, entry, LiveWorld(self.cluster), rng)
+        if not actions or not all(fault.effects(action, self.cluster.topology) for action in actions):
+            raise UsageError(f"{fault.key} would do nothing: nobody that it selects is there")
+        self._entries[name] = runs = self.player.add(sorted(actions, key=lambda action: action.at_us))
+        return runs
 
     def _free_name(self, asked: object, key: str) -> str:
         if asked is not None:
@@ -194,21 +240,24 @@ class Standing:
         if not due:
             tell({"said": "nothing is in force that could be taken back"})
             return 0
-        self.player.heal_now(due)
-        return self._observed(due, ("heal-observed",), tell)
+        with self._listening() as heard:
+            self.player.heal_now(due)
+            return self._observed(heard, due, ("heal-observed",), tell)
 
-    def _observed(self, runs: Sequence[ActionRun], kinds: Sequence[str], tell: Tell) -> int:
+    def _observed(
+        self, heard: queue.SimpleQueue[Event], runs: Sequence[ActionRun], kinds: Sequence[str], tell: Tell
+    ) -> int:
         """Tell what is measured of these actions as it comes; 4 if an effect was not there, 1 if it did not end."""
         waiting = {run.index for run in runs}
-        code, seen, deadline = 0, 0, time.monotonic() + ANSWER
-        while waiting and time.monotonic() < deadline:
-            with self._heard:
-                self._heard.wait_for(lambda seen=seen: len(self._told) > seen, timeout=1.0)  # type: ignore[misc]
-                news, seen = self._told[seen:], len(self._told)
-            for event in news:
-                if event.action in waiting and event.event in (*kinds, "error", "skipped"):
-                    waiting.discard(event.action)
-                    code = max(code, self._tell_observed(event, tell))
+        code, deadline = 0, time.monotonic() + ANSWER
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            try:
+                event = heard.get(timeout=left)
+            except queue.Empty:
+                break
+            if event.action in waiting and event.event in (*kinds, "error", "skipped"):
+                waiting.discard(event.action)
+                code = max(code, self._tell_observed(event, tell))
         if waiting:
             tell({"said": f"not observed within {ANSWER:g} s"})
         return 4 if waiting else code
@@ -221,6 +270,28 @@ class Standing:
         if event.event == "error":
             return 3
         return 0 if effective is not False else 1 if event.event == "heal-observed" else 4
+
+    def _load(self, request: dict[str, Any], tell: Tell, gone: Callable[[], bool]) -> int:
+        """Run the load of the plan in the folder that the asking command made."""
+        run_dir, seed = Path(str(request["run_dir"])), int(request["seed"])
+        with self._naming:
+            if seed in self._seeds:
+                raise UsageError(f"--seed {seed}: a load with this seed has stored its keys in this session already")
+            self._seeds.add(seed)
+
+        def check() -> None:
+            if gone():
+                raise Interrupted("interrupted by whoever asked for this load")
+            if self._ending.is_set():
+                raise LoadFailed(f"the session {self.session.id} ended")
+
+        thread = threading.current_thread()
+        self._visits.add(thread)
+        try:
+            Visit(self, run_dir, tell, check).run()
+        finally:
+            self._visits.discard(thread)
+        return 0
 
     def _down(self, request: dict[str, Any], tell: Tell) -> int:
         tell({"said": "ending"})
@@ -254,13 +325,17 @@ class _Request(socketserver.StreamRequestHandler):
         with suppress(BrokenPipeError, ConnectionResetError):  # who asked has gone; what was asked goes on
             try:
                 request = json.loads(self.rfile.readline())
-                code = self.server.standing.answer(request, tell)
+                code = self.server.standing.answer(request, tell, self._has_gone)
             except KadstormError as error:
                 tell({"error": str(error), "done": error.exit_code})
             except ValueError as error:
                 tell({"error": f"not a request: {error}", "done": 2})
             else:
                 tell({"done": code})
+
+    def _has_gone(self) -> bool:
+        """Whether the other side has left: it says nothing after its one request."""
+        return bool(select.select([self.connection], [], [], 0)[0])
 
 
 # --- the process ----------------------------------------------------------------------------------------------------
@@ -291,6 +366,7 @@ def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
         stack.callback(server.server_close)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
         stack.callback(server.shutdown)
+        stack.callback(standing.end_visits)
         standing.zero = time.monotonic()
         thread.start()
         tell({"ready": session.id, "links": len(booted.cluster.topology.links)})
@@ -306,12 +382,38 @@ def _write_plan(standing: Standing) -> None:
 
 def send(path: Path, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Ask a standing session; the lines of its answer as they come. Raises OSError if nobody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(address_of(path))
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        with connection.makefile("rb") as lines:
+    with Conversation(path, request) as conversation:
+        yield from conversation
+
+
+class Conversation:
+    """One request to a standing session, and its answer: an iterator over lines, as they come."""
+
+    def __init__(self, path: Path, request: dict[str, Any]) -> None:
+        """Raises OSError if nobody listens there."""
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connection.connect(address_of(path))
+            self._connection.sendall(json.dumps(request).encode() + b"\n")
+        except OSError:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        with self._connection.makefile("rb") as lines:
             for line in lines:
                 yield json.loads(line)
+
+    def leave(self) -> None:
+        """Let the other side know that the answer is not waited for any more; what it still says can be read."""
+        with suppress(OSError):  # it has gone by itself
+            self._connection.shutdown(socket.SHUT_WR)
 
 
 def main() -> None:

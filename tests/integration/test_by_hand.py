@@ -84,7 +84,7 @@ def test_new_members_join_by_hand_until_the_spare_ones_are_used_up(session: str)
         (("latency",), "Field required"),
         (("pause", "--nodes", "node-99"), "no node `node-99`"),
         (("kill", "--nodes", "1", "--for", "3s"), "takes no --for"),
-        (("churn", "--nodes", "1", "--session", "x"), ""),
+        (("churn", "--nodes", "1", "--session", "{exponential: x}", "--for", "3s"), "exponential"),
     ],
 )
 def test_bad_input_by_hand_is_told_and_changes_nothing(session: str, words: tuple[str, ...], said: str) -> None:
@@ -93,6 +93,62 @@ def test_bad_input_by_hand_is_told_and_changes_nothing(session: str, words: tupl
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert status(session)["faults"] == []
+
+
+def load(name: str, folder: Path, seconds: int, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-P", "-m", "harness", "load", "--session", name, "--rate", "40/s", "--keys", "30"]
+    return subprocess.Popen(
+        [*command, "--for", f"{seconds}s", "--out", str(folder), *arguments], text=True, stdout=subprocess.PIPE
+    )
+
+
+def await_progress(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if " ok" in line:
+            return
+    raise AssertionError(f"the load ended with {process.wait()} before anything had finished")
+
+
+def test_load_on_a_session_has_the_faults_by_hand_in_its_report(session: str, tmp_path: Path) -> None:
+    assert kadstorm("inject", "latency", "--latency", "15ms", "--from", "node-1", "--session", session).returncode == 0
+    with load(session, tmp_path / "first", 7) as process:
+        await_progress(process)
+        assert status(session)["loads"] == 1
+        assert kadstorm("inject", "partition", "--for", "2s", "--session", session).returncode == 0
+        assert process.stdout is not None
+        said = process.stdout.read()
+    summary = json.loads((tmp_path / "first" / "summary.json").read_text())
+    assert process.returncode == summary["exit_code"], said
+    seen = {fault["name"]: fault["effective"] for fault in summary["faults"]}
+    assert seen == {"latency": True, "partition": True}
+    assert [fault["healed"] is None for fault in summary["faults"]] == [True, False]  # the latency goes on
+    assert summary["lookup"]["count"] > 150
+    assert status(session)["loads"] == 0
+
+
+def test_ctrl_c_ends_a_load_and_not_its_session(session: str, tmp_path: Path) -> None:
+    with load(session, tmp_path / "first", 60) as process:
+        await_progress(process)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        process.stdout.read()
+    assert process.returncode == 130
+    assert (tmp_path / "first" / "report.html").exists()
+    seed = str(json.loads((tmp_path / "first" / "plan.json").read_text())["seed"])
+    again = kadstorm("load", "--session", session, "--seed", seed, "--out", str(tmp_path / "again"))
+    assert (again.returncode, "this seed has stored its keys" in again.stderr) == (2, True)
+    assert set(dict(status(session)["members"]).values()) == {"running"}  # type: ignore[call-overload]
+
+
+def test_a_session_that_vanishes_ends_its_load_with_exit_code_3(session: str, tmp_path: Path) -> None:
+    with load(session, tmp_path / "first", 60) as process:
+        await_progress(process)
+        os.kill(int(str(status(session)["pid"])), signal.SIGKILL)
+        assert process.stdout is not None
+        assert "vanished" in process.stdout.read()
+    assert process.returncode == 3
+    assert kadstorm("load", "--session", session).returncode == 3
 
 
 def test_it_ends_when_its_time_is_up_and_leaves_nothing(tmp_path: Path) -> None:

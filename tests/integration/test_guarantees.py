@@ -210,6 +210,7 @@ def test_a_plan_played_again_takes_the_same_actions(storm: Any, experiment: Any)
     assert actions(first["run_dir"]) == actions(again["run_dir"]) != []
 
 
+@pytest.mark.alone
 def test_two_runs_at_once_both_pass(background: Any, experiment: Any) -> None:
     runs = [background(experiment(expect=["lookup.success >= 90%", "lost == 0"])) for _ in range(2)]
     assert [process.wait(LIMIT) for process, _ in runs] == [0, 0]
@@ -368,6 +369,7 @@ def test_without_any_toxiproxy_it_says_what_was_tried(experiment: Any, tmp_path:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.alone  # it takes the address that sessions choose first
 def test_a_port_that_is_taken_is_told(experiment: Any, tmp_path: Path) -> None:
     import socket
 

@@ -96,6 +96,7 @@ def kadstorm(*arguments: object) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("toxiproxy")
 def test_a_search_leaves_its_curve_in_the_summary_and_in_the_report(tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -113,6 +114,7 @@ def test_a_search_leaves_its_curve_in_the_summary_and_in_the_report(tmp_path: Pa
     assert (code, limit["found"]) == (0, 90)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("toxiproxy")
 def test_a_search_stops_when_the_objective_is_out_of_reach(tmp_path: Path) -> None:
     folder = tmp_path / "run"
