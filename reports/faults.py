@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.expectations import quantity
 from harness.records import Action, Event, Plan
+from reports.churn import realised
 from reports.recovery import Recovery
 from reports.summary import FaultSummary
 from reports.windows import Windows
@@ -101,8 +102,13 @@ def _summary(entry: PlannedEntry, events: Sequence[Event], windows: Windows, rec
         healed=window.healed if window and math.isfinite(window.healed) else None,
         actions=entry.actions,
         skipped=list(dict.fromkeys(skipped)),
+        realised=realised(entry.asked, events, _over(entry)),
         missed=list(dict.fromkeys(name for event in [*seen, *ended] for name in event.detail.get("missed", []))),
     )
+
+
+def _over(entry: PlannedEntry) -> float | None:
+    return None if entry.lasts is None else entry.at + entry.lasts
 
 
 def combined(events: Sequence[Event]) -> bool | None:

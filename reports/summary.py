@@ -34,6 +34,20 @@ class Figures(msgspec.Struct, kw_only=True):
     rpcs: float | None
 
 
+class Realised(msgspec.Struct, kw_only=True):
+    """Times of one kind that a churn asked for and those that there were: quartiles in s, null where unknown.
+
+    ``whole`` times were seen to their end, ``cut`` ones to the end of the fault.
+    """
+
+    what: Literal["sessions", "downtimes"]
+    asked: str
+    asked_quartiles_s: list[float | None]
+    quartiles_s: list[float | None]
+    whole: int
+    cut: int
+
+
 class FaultSummary(msgspec.Struct, kw_only=True):
     """One entry of the timeline: what was asked for, what was seen, how long the network took to recover.
 
@@ -59,6 +73,7 @@ class FaultSummary(msgspec.Struct, kw_only=True):
     actions: int = 0
     skipped: list[str] = []
     missed: list[str] = []
+    realised: list[Realised] = []
 
 
 class ExpectationResult(msgspec.Struct, kw_only=True):
