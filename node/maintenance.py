@@ -7,7 +7,8 @@
   heard for CHECK_AFTER, so that what is handed out as alive was so lately.
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
-  (paper, section 2.5). Expiry stays what it was.
+  (paper, section 2.5). Expiry stays what it was. Who is not among the k closest any more hears of no such turn, so it
+  republishes DISTANT times as rarely: else each newcomer would add one republisher for each of its keys, for ever.
 - On leaving, records go to those that become holders by it.
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
   records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
@@ -49,6 +50,7 @@ WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
 REPUBLISH_AT_ONCE = 80  # records of one node
+DISTANT = 8  # times as rarely does a node republish that is no holder any more, since closer ones have come
 STALE_EVERY = 1.0  # s between two looks at the buckets
 FAR_BUCKETS = 16  # refreshed after a join, one after another
 
@@ -206,11 +208,15 @@ class Maintenance:
         ]
         for kept in due:
             kept.republish_at = now + self._peer.republish_pause()
-            self._peer.search(kept.record.key, partial(self._send_to_holders, kept.record))
+            self._peer.spread(kept.record, partial(self._republished, kept))
 
-    def _send_to_holders(self, record: Record, search: Search) -> None:
-        others, _ = self._peer.holders(record.key, search.lookup.closest())
-        self._outbox.extend(Letter(contact, record, math.inf) for contact in others)
+    def _republished(self, kept: Kept, search: Search) -> None:
+        """Send the record to those whom the search did not reach with it; rest if others are its holders now."""
+        record = kept.record
+        others, holds = self._peer.holders(record.key, search.lookup.closest())
+        if search.complete and not holds:
+            kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
+        self._outbox.extend(Letter(contact, record, math.inf) for contact in others if contact.id not in search.acked)
         self._send_next()
 
     # --- hand-off --------------------------------------------------------------------------------

@@ -420,7 +420,11 @@ class Peer:
         """Store a value at the k closest nodes, this one among them if it is."""
         ttl = message.ttl or self.settings.expire
         record = Record(message.key, message.value, message.version, self.contact.id, self.clock.wall() + ttl)
-        Search(self, record.key, lambda search: Spread(self, record, search, reply).start(), record=record).advance()
+        self.spread(record, lambda search: Spread(self, record, search, reply).start())
+
+    def spread(self, record: Record, ended: Callable[[Search], None]) -> None:
+        """Look for the holders of a record, and bring it along to those who are it as far as is known on the way."""
+        Search(self, record.key, ended, record=record).advance()
 
     def _leave_copy(self, record: Record, search: Search) -> None:
         """Store what was found at the closest node that lacked it (paper, section 2.3): later lookups pass there.

@@ -72,6 +72,23 @@ def test_a_lookup_costs_what_it_costs_the_ideal_node_within_15_percent(count: in
     assert mean(result.rpcs for result in values) <= 1.15 * find_value
 
 
+def test_newcomers_leave_no_old_holders_behind_that_republish_for_ever() -> None:
+    network = Network.of(20, settings=Settings(k=8, republish=20.0))
+    for n in range(40):
+        network.put(1 + n % 20, f"key {n}")
+
+    def requests() -> int:
+        network.trace.clear()
+        network.clock.run(60.0)
+        return sum("Store" in what or "FindNode" in what for _, _, _, what in network.trace)
+
+    before = requests()
+    for port in range(21, 41):
+        network.start(port)
+    network.clock.run(60.0)
+    assert requests() < 1.5 * before  # three and a half times as many if old holders went on
+
+
 def test_a_store_asks_nobody_twice() -> None:
     network, rng = Converged(settings=Settings(k=20)), Random(8)
     network.populate(100)
