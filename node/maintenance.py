@@ -7,7 +7,9 @@
   heard for CHECK_AFTER, so that what is handed out as alive was so lately.
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
-  (paper, section 2.5). Expiry stays what it was. Who is not among the k closest any more hears of no such turn, so it
+  (paper, section 2.5). The closest holder takes the first turn, and each further one gives way to those that are closer for
+  a while: on a busy network, where republishing takes long, turns drawn by chance overlapped, and made it busier.
+  Expiry stays what it was. Who is not among the k closest any more hears of no such turn, so it
   republishes DISTANT times as rarely: else each newcomer would add one republisher for each of its keys, for ever.
 - On leaving, records go to those that become holders by it.
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
@@ -26,7 +28,7 @@ from functools import partial
 from typing import NamedTuple
 
 from node.errors import RpcError
-from node.ids import BITS, BYTES, as_int
+from node.ids import BITS, BYTES, as_int, distance
 from node.peer import UNKNOWN, OnResult, Peer, Search
 from node.routing import Bucket, Entry, Heard
 from node.storage import Kept
@@ -50,6 +52,7 @@ WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records
 REPUBLISH_AT_ONCE = 80  # records of one node
+GIVE_WAY = 1 / 8  # of tRepublish, for each holder that is closer
 DISTANT = 8  # times as rarely does a node republish that is no holder any more, since closer ones have come
 STALE_EVERY = 1.0  # s between two looks at the buckets
 FAR_BUCKETS = 16  # refreshed after a join, one after another
@@ -207,8 +210,20 @@ class Maintenance:
             :REPUBLISH_AT_ONCE
         ]
         for kept in due:
+            if not kept.gave_way and (closer := self._closer_holders(kept.record.key)):
+                kept.gave_way = True
+                kept.republish_at = now + closer * GIVE_WAY * self._peer.settings.republish
+                self._republish_from = min(self._republish_from, kept.republish_at)
+                continue
+            kept.gave_way = False
             kept.republish_at = now + self._peer.republish_pause()
             self._peer.spread(kept.record, partial(self._republished, kept))
+
+    def _closer_holders(self, key: bytes) -> int:
+        """How many contacts that are alive are closer to the key than we: theirs is the turn before ours."""
+        here = distance(self._peer.contact.id, key)
+        closest = self._peer.table.closest(key, self._peer.settings.k)
+        return sum(1 for contact in closest if distance(contact.id, key) < here)
 
     def _republished(self, kept: Kept, search: Search) -> None:
         """Send the record to those whom the search did not reach with it; rest if others are its holders now."""

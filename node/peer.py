@@ -17,7 +17,7 @@ from node.environment import Clock, Transport
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BYTES, distance
 from node.lookup import DisjointLookup, Finder, Lookup
-from node.routing import Heard, RoutingTable
+from node.routing import TIMEOUT_MOST, Heard, RoutingTable
 from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
@@ -46,6 +46,7 @@ from node.wire import (
 )
 
 COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
+GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is anybody waited for in a lookup at most
 LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
@@ -247,6 +248,7 @@ class Peer:
         self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
+        self._usual_rtt = 0.0  # s; 0 while unknown
         self.overtaken = 0  # contacts that were slow in a lookup
         self.lag = self.lag_most = 0.0  # s by which calls came later than they were due: the last, and the most ever
         self._counts: dict[str, dict[type[Request], int]] = {name: {} for name in COUNTED}
@@ -351,7 +353,16 @@ class Peer:
     def soft_timeout_of(self, contact: Contact) -> float:
         """After how long a lookup goes on without waiting for an answer of ``contact``, in seconds."""
         entry = self.table.entry(contact.id)
-        return self.settings.rpc_timeout if entry is None else entry.soft_timeout(self.settings.rpc_timeout)
+        if entry is None:
+            return self.settings.rpc_timeout
+        # Who is always slow is not waited for either: its own past excuses nobody who is far slower than the others are.
+        most = max(GREY_LEAST, GREY_FACTOR * self._usual_rtt) if self._usual_rtt else TIMEOUT_MOST
+        return min(most, entry.soft_timeout(self.settings.rpc_timeout))
+
+    def _note_rtt(self, rtt: float) -> None:
+        """Let the usual round trip, a running median of all contacts', follow (Robbins and Monro 1951, in steps of a tenth)."""
+        usual = self._usual_rtt or rtt
+        self._usual_rtt = usual * (1.1 if rtt > usual else 1 / 1.1)
 
     def _learn(
         self, asked: Contact, message: Request, result: Answer | RpcError, sent_at: float, sender: Sender | None
@@ -362,6 +373,7 @@ class Peer:
             self._count("timeouts", type(message))
         if not isinstance(result, RpcError) and sender is not None:
             contact = sender.contact
+            self._note_rtt(now - sent_at)
             heard = self.table.answered(contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
             if heard:
                 self.on_contact(contact, heard)

@@ -31,6 +31,7 @@ class Kept:
     stored_at: float  # monotonic seconds
     republish_at: float
     cached: bool = False
+    gave_way: bool = False  # whether its turn has come once, and was left to holders closer to the key
 
 
 @dataclass(slots=True)
@@ -100,7 +101,10 @@ class MemoryStorage:
             return "it has expired"
         old = self._kept.get(record.key)
         if old is not None and not _replaces(record, old, cached=cached):
-            old.republish_at = republish_at  # somebody has just republished it: no need to do it as well
+            old.republish_at, old.gave_way = (
+                republish_at,
+                False,
+            )  # somebody has just republished it: no need to do it as well
             return ""
         if why := self._refused(record, old):
             return why

@@ -51,9 +51,15 @@ def _detail(window: Window, case: Case) -> dict[str, Any]:
 
 
 def converged_after(after: Sequence[Look], healed: float) -> float | None:
-    """From the heal to the first look from which on all nodes know their closest; None if there is none."""
-    last_bad = max((number for number, look in enumerate(after) if not look.converged), default=-1)
-    return after[last_bad + 1].t - healed if last_bad + 1 < len(after) else None
+    """From the heal to the first of two whole looks in a row, or to the last look if that is whole; None if there is none.
+
+    One timeout on a busy machine makes a neighbour a suspect for a moment: a single look that is not whole later on does
+    not undo a convergence. How whole tables are on the whole is the routing checker's to judge.
+    """
+    for look, following in zip(after, [*after[1:], None], strict=True):
+        if look.converged and (following is None or following.converged):
+            return look.t - healed
+    return None
 
 
 def _told(one: dict[str, Any]) -> str:

@@ -314,6 +314,10 @@ def test_tables_that_tear_again_were_not_whole_before() -> None:
     assert converging((3.0, WHOLE), (4.5, TORN), (9.0, WHOLE)).evidence == "whole again 7.0 s after cut"
 
 
+def test_a_torn_look_after_two_whole_looks_undoes_nothing() -> None:
+    assert converging((3.0, WHOLE), (4.5, WHOLE), (39.0, TORN)).evidence == "whole again 1.0 s after cut"
+
+
 def test_tables_that_stay_torn_for_long_fail_and_for_a_moment_leave_it_open() -> None:
     assert converging((3.0, TORN), (40.0, TORN)).verdict == "fail"
     assert converging((3.0, TORN), (9.0, TORN)).verdict == "unknown"
