@@ -12,6 +12,7 @@ left of it goes with the session, or with `kadstorm cleanup`.
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 import threading
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from docker.errors import APIError
 
 from harness.containers import engine as engines
 from harness.containers import labels, load_image
@@ -66,7 +68,8 @@ def run(engine: Engine, image: str, session_id: str, state: Path, name: str, run
             binds={str(run_dir): {"bind": str(run_dir), "mode": "rw"}},
         )  # fmt: skip
         container = engine.api.create_container(
-            image, ["-P", "-m", "loadtests", config], name=f"kadstorm-{session_id}-{name}", entrypoint=["python3"],
+            image, ["-P", "-m", "loadtests", config], entrypoint=["python3"],
+            name=f"kadstorm-{session_id}-{name}-{secrets.token_hex(3)}",  # a session that stays may have several loads
             stdin_open=True, user=f"{os.getuid()}:{os.getgid()}", host_config=host,
             labels=labels.of_session(session_id, state, LASTS) | {labels.MEMBER: name},
         )["Id"]  # fmt: skip
@@ -77,7 +80,8 @@ def run(engine: Engine, image: str, session_id: str, state: Path, name: str, run
             _pass_out(attached)
             return int(engine.api.wait(container, timeout=ENDED_WITHIN)["StatusCode"])
         finally:
-            engine.api.remove_container(container, force=True)
+            with suppress(APIError):  # it has been removed with its session; what stays goes with that
+                engine.api.remove_container(container, force=True)
 
 
 def _connection(attached: Any) -> Any:
