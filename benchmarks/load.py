@@ -11,7 +11,8 @@ that a custom user can be: one request, one `fire`.
 - *recorder*: the same with and without rows being written.
 - *lag*: how late operations are sent at half of what was reached, p99.
 - *stall*: p99 that is reported for a server that stands still for 2 s. A closed model reports milliseconds.
-- *memory*: what a worker grows by while it sends 1,000 operations/s.
+- *memory*: what each process grows by in a run at 1,000 operations/s: the harness and its worker, and beside them Locust's own
+  master and its two workers (`locust --processes 2`), which send as much again.
 
 Sides take turns, and the best round of each counts: what other programs take is not ours.
 """
@@ -21,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -56,9 +58,11 @@ class Result:
 def main() -> int:
     """Measure, print, and say by the exit code whether all limits were met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="shorter rounds and fewer")
+    parser.add_argument("--quick", action="store_true", help="shorter rounds and fewer; --minutes 0.25, unless told")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
-    parser.add_argument("--minutes", type=float, default=1.0, help="length of the run whose memory is watched")
+    parser.add_argument(
+        "--minutes", type=float, metavar="N", help="length of the run whose memory is watched (default: 1)"
+    )
     parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
@@ -66,7 +70,8 @@ def main() -> int:
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder, null_server() as (port, _):
         bench = Bench(Path(folder), port, seconds=2.0 if options.quick else 4.0, rounds=2 if options.quick else 4)
-        for result in measurements(bench, 0.25 if options.quick else options.minutes):
+        minutes = options.minutes or (0.25 if options.quick else 1.0)
+        for result in measurements(bench, minutes):
             results.append(result)
             print(line(result), flush=True)
     if options.json:
@@ -116,11 +121,13 @@ def measurements(bench: Bench, minutes: float) -> Iterator[Result]:
     )
     p99 = bench.stall()
     yield Result("stall of 2 s in the server: p99 in the open model", p99, None, "s", p99 / 1.5, 1.0, p99 >= 1.5)
-    grown, start = bench.memory(minutes)
-    yield Result(
-        f"memory: growth of a worker over {minutes:g} min at 1,000/s", grown, start, "MiB",
-        grown / start, 0.05, grown <= 0.05 * start,
-    )  # fmt: skip
+    for who, grown, start in bench.memory(minutes):
+        yield Result(
+            f"memory: growth of {who}, {minutes:g} min at 1,000/s", grown, start, "MiB",
+            grown / start, 0.05, grown <= 0.05 * start,
+        )  # fmt: skip
+    sent = bench.sent / (2 * LONG_RATE)
+    yield Result("  sent meanwhile, by both together", bench.sent, 2 * LONG_RATE, "1/s", sent, 0.95, sent >= 0.95)
 
 
 def at_least(name: str, ours: float, theirs: float, unit: str, limit: float) -> Result:
@@ -139,6 +146,7 @@ class Bench:
     def __init__(self, folder: Path, port: int, *, seconds: float, rounds: int) -> None:
         self._folder, self._port, self._seconds, self._rounds = folder, port, seconds, rounds
         self._number = 0
+        self.sent = 0.0  # operations a second in the long run
 
     def in_turn(self, *sides: Callable[[], dict[str, float]]) -> list[list[dict[str, float]]]:
         """All sides, one after the other, so many rounds; the samples of each."""
@@ -171,20 +179,57 @@ class Bench:
         rows = self._rows()
         return float(np.quantile([row["finished"] - row["intended"] for row in rows if row["phase"] == "load"], 0.99))
 
-    def memory(self, minutes: float) -> tuple[float, float]:
-        """By how many MiB a worker grows, and what it had after its first tenth."""
+    def memory(self, minutes: float) -> list[tuple[str, float, float]]:
+        """By how many MiB each process grows, and what it had after the first tenth."""
         import psutil
 
-        load = {"rate_per_s": LONG_RATE, "stores": 0.2}
         seconds = minutes * 60
-        with self._loading(load, seconds, self._port) as (driver, process):
-            seen = psutil.Process(process.pid)
+        load = {"rate_per_s": LONG_RATE, "stores": 0.2}
+        with self._locust(seconds) as locust, self._loading(load, seconds, self._port) as (driver, process):
+            master = psutil.Process(locust.pid)
+            watched = {"the harness": psutil.Process(), "its worker": psutil.Process(process.pid)}
+            watched |= {"Locust's master": master}
+            watched |= {f"Locust's worker {number}": child for number, child in enumerate(master.children())}
             time.sleep(seconds / 10)
-            start = seen.memory_info().rss / 2**20
+            start = {who: seen.memory_info().rss / 2**20 for who, seen in watched.items()}
             time.sleep(seconds * 0.85)
-            end = seen.memory_info().rss / 2**20
-            driver.wait_drained(seconds)
-        return end - start, start
+            end = {who: seen.memory_info().rss / 2**20 for who, seen in watched.items()}
+            self.sent = driver.wait_drained(seconds).rows / seconds
+        self.sent += sum(self._rate(path) for path in (self._folder / "locust").glob("*.arrow"))
+        return [(who, end[who] - start[who], start[who]) for who in watched]
+
+    @contextmanager
+    def _locust(self, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+        """Locust's own command with a master and two workers; the block is entered when their rows begin."""
+        rows, port = self._folder / "locust", str(free_port())
+        locustfile = str(Path(__file__).parents[1] / "loadtests" / "locustfile.py")
+        command = [sys.executable, "-P", "-m", "locust", "-f", locustfile, "--headless", "-t", f"{seconds + 5:.0f}s"]
+        command += ["--processes", "2", "--master-bind-port", port, "--master-port", port]
+        command += ["-H", ",".join(f"null-{i}={HOST}:{self._port}" for i in range(4)), "--cluster-id", CLUSTER]
+        command += ["--rate", f"{LONG_RATE:g}", "--stores", "0.2", "--keys", str(KEYS), "--operations", str(rows)]
+        with (self._folder / "locust.log").open("ab") as log:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + 60
+            while sum(path.stat().st_size > 100_000 for path in rows.glob("*.arrow")) < 2:
+                if process.poll() is not None or time.monotonic() > until:
+                    raise SystemExit(f"Locust did not start:\n{(self._folder / 'locust.log').read_text()[-2000:]}")
+                time.sleep(0.1)
+            yield process
+            process.wait(60)
+        finally:
+            process.terminate()
+            process.wait()
+
+    @staticmethod
+    def _rate(path: Path) -> float:
+        """Operations of the load a second, of one file of rows."""
+        import pyarrow as pa
+
+        with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            rows = stream.read_all().select(["phase", "intended"]).to_pandas()
+        moments = rows.loc[rows["phase"] == "load", "intended"]
+        return float(len(moments) / (moments.max() - moments.min()))
 
     def _rows(self) -> list[dict[str, Any]]:
         import pyarrow as pa
@@ -234,6 +279,13 @@ class Bench:
             driver.quit()
         finally:
             driver.close()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
 
 
 def cpu_of(pid: int) -> float:
@@ -380,13 +432,13 @@ def bare(model: str, port: str, rate: str, seconds: str) -> int:
     environment = Environment(user_classes=[Closed if model == "closed" else Open])
     runner = environment.create_local_runner()
     state["end"] = time.monotonic() + float(seconds)
-    began = time.process_time()
+    began, cpu_before = time.monotonic(), time.process_time()
     runner.start(USERS if model == "closed" else 1, spawn_rate=USERS)
     gevent.sleep(float(seconds))
-    spent = time.process_time() - began
     count = environment.stats.total.num_requests
+    spent, took = time.process_time() - cpu_before, time.monotonic() - began  # a busy loop may wake this one late
     assert environment.stats.total.num_failures == 0
-    print(json.dumps({"rate": count / float(seconds), "per_cpu": count / spent}), flush=True)
+    print(json.dumps({"rate": count / took, "per_cpu": count / spent}), flush=True)
     os._exit(0)
 
 

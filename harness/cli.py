@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -364,25 +365,26 @@ def images() -> None:
 @click.option("--offline", is_flag=True, help="Make the base of this machine's Python: no registry is asked.")
 @click.option("--toxiproxy", metavar="PATH", help="The toxiproxy-server to use (or KADSTORM_TOXIPROXY).")
 @click.option("--target", default="kademlia", show_default=True, help="Whose image.")
-def build(offline: bool, toxiproxy: str | None, target: str) -> None:
+@click.option(
+    "--load", "of_load", is_flag=True, help="Only the image of Locust's masters and workers; prints its name."
+)
+def build(offline: bool, toxiproxy: str | None, target: str, of_load: bool) -> None:
     """Build the images, where they are not there already.
 
     An image is named by a digest of all that went in. Without --offline the base is a slim Python image from a registry.
     `kadstorm run --backend docker` builds what is missing by itself, without a registry where this machine can do that.
     """
     from harness import registry
-    from harness.containers import engine, images
+    from harness.containers import engine, images, load_image
     from harness.toxiproxy import binary
 
-    def tell(line: str) -> None:
-        click.echo(line)
-
-    recipe = registry.target(target).image()
-    found = engine.connect()
-    try:
+    tell = partial(click.echo, err=of_load)
+    with closing(engine.connect()) as found:
+        if of_load:
+            click.echo(load_image.ensure(found, tell))
+            return
+        recipe = registry.target(target).image()
         images.build(found, recipe, binary.find(toxiproxy, progress=tell), tell, offline=offline)
-    finally:
-        found.close()
 
 
 @main.command()

@@ -299,6 +299,8 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
             at("load", "sites"),
             "`sites`: clients in sites need `backend: process`; links of containers are not published",
         )
+    if cluster.backend == "process" and load.containers:
+        yield at("load", "containers"), "`containers`: load workers in containers need `backend: docker`"
     if cluster.backend == "process" and cluster.limits != LimitsSection() and ("cluster", "limits") not in wrong:
         yield at("cluster", "limits"), "`limits`: only containers are held to limits (`backend: docker`)"
     if network.jitter > network.latency and ("network", "latency") not in wrong:

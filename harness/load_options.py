@@ -220,6 +220,7 @@ class LoadSection(Section):
     timeout: PositiveTime = 5_000_000
     retry: RetrySection | None = None
     processes: Annotated[AtLeastOne, Field(le=64)] = 1
+    containers: bool = False
     max_in_flight: AtLeastOne = 2000
 
 
@@ -294,6 +295,7 @@ def resolved_load(load: LoadSection, *, acks: int, sites: int, duration: int) ->
         "timeout_us": load.timeout,
         "retry": None if load.retry is None else _resolved_retry(load.retry),
         "processes": load.processes,
+        **({"containers": True} if load.containers else {}),
         "max_in_flight": load.max_in_flight,
     }
 

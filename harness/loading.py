@@ -20,6 +20,7 @@ from harness.load import LoadDriver
 from harness.load_options import expected_operations, worker_options
 from harness.records import LOAD_LOGS_DIR, OPERATIONS_DIR, Plan
 from harness.session import Session
+from harness.spawner import Spawn
 
 HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
 GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
@@ -96,6 +97,20 @@ def check_workers(load: LoadDriver) -> None:
     """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
     if load.exits:
         raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
+
+
+def worker_spawn(plan: Plan, session: Session, run_dir: Path) -> Spawn:
+    """How the workers of a plan's load are started: as processes of the session's, or each in a container.
+
+    Raises:
+        EngineFailed: their image cannot be made.
+        EngineUnavailable: no engine answers.
+    """
+    if not plan.experiment["load"].get("containers"):
+        return session.spawn
+    from harness.containers.load_worker import in_containers  # the engine's client takes a fifth of a second
+
+    return in_containers(session, run_dir)
 
 
 def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, Any]]:

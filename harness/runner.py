@@ -26,7 +26,7 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.load import LoadDriver, LoadStats
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit
+from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit, worker_spawn
 from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
@@ -152,6 +152,9 @@ class Runner:
                 self.plan, session, self.run_dir, self.toxiproxy, self.events,
                 lambda what, close: self._on_teardown(stack, what, close), self.interrupt.check,
             )  # fmt: skip
+        self._on_teardown(
+            stack, "the load's workers", load.close
+        )  # before their gateways, and their containers' session
         self._tell_ready(booted)
         self._start_sampler(booted.cluster, stack)
         with self._phase("preload"):
@@ -169,7 +172,7 @@ class Runner:
     def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
         load = LoadDriver(
             load_configs(self.plan, session, self.run_dir),
-            spawn=session.spawn,
+            spawn=worker_spawn(self.plan, session, self.run_dir),
             folder=self.run_dir / LOAD_LOGS_DIR,
             check=self.interrupt.check,
             on_exit=lambda exit_: self.events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),

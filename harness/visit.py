@@ -25,7 +25,7 @@ from harness.interrupt import Interrupted
 from harness.journal import Journal
 from harness.load import LoadDriver
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit
+from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit, worker_spawn
 from harness.plan import load_plan, plan_bytes
 from harness.player import ActionRun, Player
 from harness.records import EVENTS_FILE, LOAD_LOGS_DIR, NODES_STREAM, PLAN_FILE, Action, Event, Plan
@@ -104,7 +104,8 @@ class Visit:
         configs = load_configs(self._plan, host.session, self._run_dir)
         sampler = Sampler(host.booted.cluster, self._events, self._run_dir / NODES_STREAM)
         load = LoadDriver(
-            configs, spawn=host.session.spawn, folder=self._run_dir / LOAD_LOGS_DIR, check=self._checked,
+            configs, spawn=worker_spawn(self._plan, host.session, self._run_dir),
+            folder=self._run_dir / LOAD_LOGS_DIR, check=self._checked,
             on_exit=lambda exit_: self._events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),
         )  # fmt: skip
         try:

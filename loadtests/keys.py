@@ -16,6 +16,7 @@ import hashlib
 from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 from random import Random
 from typing import overload
@@ -24,9 +25,12 @@ from loadtests.config import LoadOptions, Sizes
 from loadtests.popularity import Latest, Popularity, Uniform, Zipf
 
 FIRST_VERSION = 1
+REMEMBERED = 1024  # keys, and values of at most SMALL bytes: hashing them again takes as long as half of the rest
+SMALL = 4096  # bytes
 CHECKSUM = 64  # bytes of the hash that a value begins with, and repeats
 
 
+@lru_cache(maxsize=REMEMBERED)
 def key_of(seed: int, worker: str, number: int) -> bytes:
     """A worker's ``number``-th key: 20 bytes, spread evenly over the identifier space."""
     return hashlib.sha1(f"{seed}/{worker}/{number}".encode(), usedforsecurity=False).digest()
@@ -41,6 +45,9 @@ def value_of(key: bytes, version: int, size: int, seed: int) -> bytes:
     """The only right value of ``size`` bytes for this key and version: their hash, again and again."""
     checksum = hashlib.shake_128(b"%d/%d/" % (seed, version) + key).digest(min(size, CHECKSUM))
     return checksum if size <= CHECKSUM else (checksum * (-(-size // CHECKSUM)))[:size]
+
+
+_remembered_value = lru_cache(maxsize=REMEMBERED)(value_of)
 
 
 class ValueSizes:
@@ -127,7 +134,8 @@ class Keys:
 
     def value(self, key: bytes, version: int = FIRST_VERSION) -> bytes:
         """What belongs under ``key``."""
-        return value_of(key, version, self._sizes.of(key, version), self._seed)
+        size = self._sizes.of(key, version)
+        return (_remembered_value if size <= SMALL else value_of)(key, version, size, self._seed)
 
     def settle(self, key: bytes, *, acknowledged: bool) -> None:
         """Note how a store of ``key`` ended."""

@@ -22,7 +22,7 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from loadtests.config import DEFAULT_CLIENT, DEFAULT_IN_FLIGHT, WorkerConfig, client_class
 from loadtests.curves import OWN
-from loadtests.errors import ConfigError, LoadError
+from loadtests.errors import ConfigError, LoadError, RecordError
 from loadtests.panel import PanelPage
 from loadtests.phases import preload, read_back
 from loadtests.recorder import FLUSH_EVERY, Recorder
@@ -68,6 +68,7 @@ class LocustPlugin:
 
     def __init__(self) -> None:
         self._tests = 0
+        self._folder = Path()
         self._workload: Workload | None = None
         self._recorder: Recorder | None = None
         self._flusher: gevent.Greenlet | None = None
@@ -84,6 +85,7 @@ class LocustPlugin:
         """Choose the model's user class; end with exit code 2 if the options make no sense."""
         options = environment.parsed_options
         assert options is not None
+        self._folder = Path(options.operations)  # a worker's own: its options become the master's when a test starts
         try:
             environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT  # a user ends after its answer
             _take_tags(options)
@@ -144,10 +146,13 @@ class LocustPlugin:
 
     def _start(self, environment: Environment) -> None:
         self._tests += 1
-        config = configuration(environment, self._worker_name(environment))
-        path = Path(config.operations)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._recorder = Recorder(path)
+        name = self._worker_name(environment)
+        config = configuration(environment, name)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RecordError(f"--operations {self._folder}: cannot be made: {error.strerror}") from error
+        self._recorder = Recorder(self._folder / f"{name}.arrow")
         self._workload = LoadUser.workload = Workload(config, client_class(config.client))
         self._workload.sinks += [self._recorder.record, RequestEvents(environment.events.request)]
         log.info("%s", preload(self._workload))

@@ -74,10 +74,10 @@ def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, o
         _import_base(engine, recipe, base)
     if not exists(engine, wanted.member):
         tell(f"building {wanted.member} from {base}")
-        _build(engine, wanted.member, recipe.files, {"BASE": base}, tell)
+        build_one(engine, wanted.member, recipe.files, {"BASE": base}, tell)
     if not exists(engine, wanted.toxiproxy):
         tell(f"building {wanted.toxiproxy} from {toxiproxy}")
-        _build(engine, wanted.toxiproxy, toxiproxy_context(toxiproxy), {"BASE": wanted.member}, tell)
+        build_one(engine, wanted.toxiproxy, toxiproxy_context(toxiproxy), {"BASE": wanted.member}, tell)
     for reference in (wanted.member, wanted.toxiproxy):
         tell(f"{reference}: {size(engine, reference) / 1e6:.0f} MB")
     return wanted
@@ -85,8 +85,8 @@ def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, o
 
 def references(recipe: ImageRecipe, toxiproxy: Path, *, offline: bool) -> Images:
     """How the images are called that are made of what there is here now."""
-    of_member = _digest(base_reference(recipe, offline=offline), recipe.files)
-    return Images(f"{recipe.name}:{of_member}", f"{TOXIPROXY}:{_digest(of_member, toxiproxy_context(toxiproxy))}")
+    of_member = digest(base_reference(recipe, offline=offline), recipe.files)
+    return Images(f"{recipe.name}:{of_member}", f"{TOXIPROXY}:{digest(of_member, toxiproxy_context(toxiproxy))}")
 
 
 def base_reference(recipe: ImageRecipe, *, offline: bool) -> str:
@@ -134,7 +134,7 @@ def size(engine: Engine, reference: str) -> int:
         return int(engine.api.inspect_image(reference)["Size"])
 
 
-def _digest(base: str, context: Mapping[str, bytes]) -> str:
+def digest(base: str, context: Mapping[str, bytes]) -> str:
     made = hashlib.sha256(base.encode())
     for name, content in sorted(context.items()):
         made.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
@@ -149,7 +149,9 @@ def _import_base(engine: Engine, recipe: ImageRecipe, reference: str) -> None:
         )
 
 
-def _build(engine: Engine, reference: str, context: Mapping[str, bytes], arguments: dict[str, str], tell: Tell) -> None:
+def build_one(
+    engine: Engine, reference: str, context: Mapping[str, bytes], arguments: dict[str, str], tell: Tell
+) -> None:
     output: list[str] = []
     try:
         for line in engine.api.build(

@@ -32,6 +32,7 @@ LEFT_OUT = frozenset(
 LEFT_OUT_MODULES = re.compile(
     r"(_test|_ctypes_test|_xx|xx|_tkinter|_curses|_dbm|_gdbm|nis|readline|_codecs_(?:cn|hk|jp|kr|tw|iso2022))"
 )
+UNREAD = frozenset((".pyi", ".pyx", ".pxd", ".h", ".hpp", ".c", ".a", ".cmake", "tests", "include"))
 LOADER_CACHE = Path("/etc/ld.so.cache")
 ARROW = re.compile(r"=>\s+(/\S+)|^\s+(/\S+)\s+\(")
 
@@ -50,17 +51,22 @@ def digest(files: dict[str, Path]) -> str:
     return made.hexdigest()[:12]
 
 
-def collect(packages: Sequence[str]) -> dict[str, Path]:
+def collect(packages: Sequence[str], *, whole: bool = False) -> dict[str, Path]:
     """Everything that goes in, with these ``packages`` of this environment: path inside, without the leading slash -> file here.
+
+    Of packages modules and extensions only, or with ``whole`` all that they may read: bundled libraries, pages, compiled files.
 
     Raises:
         ImageFailed: a package or the dynamic loader's answer is missing.
     """
     files = {str(path).lstrip("/"): path for path in _standard_library()}
-    files |= dict(_packages(packages))
+    files |= dict(_packages(packages, whole=whole))
     binaries = [_interpreter(), *(path for path in files.values() if ".so" in path.name)]
     files[str(_interpreter()).lstrip("/")] = _interpreter()
+    bundled = {os.path.realpath(path) for path in files.values()}
     for library in _shared_libraries(binaries):
+        if os.path.realpath(library) in bundled:
+            continue  # found beside the extension that needs it, here and there
         files[str(library).lstrip("/")] = library
     if LOADER_CACHE.exists():
         files["etc/ld.so.cache"] = LOADER_CACHE
@@ -121,7 +127,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield Path(here) / name
 
 
-def _packages(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
+def _packages(names: Sequence[str], *, whole: bool) -> Iterator[tuple[str, Path]]:
     for name in names:
         try:
             its_files = importlib.metadata.files(name) or []
@@ -129,7 +135,8 @@ def _packages(names: Sequence[str]) -> Iterator[tuple[str, Path]]:
             raise ImageFailed(f"the package {name} is not installed here, and the image needs it") from error
         for file in its_files:
             path = Path(str(file.locate()))
-            if path.suffix in (".py", ".so") and path.exists() and ".." not in file.parts:
+            wanted = path.suffix in (".py", ".so") if not whole else not UNREAD & {path.suffix, *file.parts}
+            if wanted and path.exists() and ".." not in file.parts:
                 yield f"{PACKAGES_DIR}/{file}", path
 
 

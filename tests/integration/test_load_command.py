@@ -52,9 +52,24 @@ class Counts:
             client.close()
 
 
-def test_every_operation_is_accounted_for_on_both_sides_to_the_last_one(tmp_path: Path, toxiproxy: Path) -> None:
-    options = {"nodes": 8, "rate": "200/s", "for": "5s", "keys": 40, "processes": 2, "stores": "30%"}
-    made = load_command.read(None, options, ["load.rewrites=30%", "load.missing=10%"], [])
+@pytest.mark.parametrize(
+    ("backend", "containers"),
+    [("process", "false"), pytest.param("docker", "true", marks=[pytest.mark.docker, pytest.mark.timeout(300)])],
+)
+def test_every_operation_is_accounted_for_on_both_sides_to_the_last_one(
+    tmp_path: Path, toxiproxy: Path, backend: str, containers: str
+) -> None:
+    options = {
+        "nodes": 8,
+        "backend": backend,
+        "rate": "200/s",
+        "for": "5s",
+        "keys": 40,
+        "processes": 2,
+        "stores": "30%",
+    }
+    settings = ["load.rewrites=30%", "load.missing=10%", f"load.containers={containers}"]
+    made = load_command.read(None, options, settings, [])
     seen: list[Counts] = []
 
     def watch(live: Live) -> Counts:

@@ -107,6 +107,7 @@ def test_a_trace_stands_in_the_plan_so_that_it_replays_without_its_file(tmp_path
         ("{sites: [site-10]}", "no site `site-10`; there are site-0 to site-9"),
         ("{sites: 11}", "11 sites of 10"),
         ("{processes: 65}", "at most 64"),
+        ("{containers: true}", "load workers in containers need `backend: docker`"),
         ("{missing: 101%}", "above 100%"),
     ],
 )
