@@ -46,7 +46,7 @@ class Admission:
                     name = waiting.popleft()
                     starting[pool.submit(self._start, name)] = name
                 self._note_served(starting, len(names))
-                if len(starting) + len(self._joining) >= self._window:
+                if len(self._joining) * 2 >= self._window:  # else enough are being started to be busy with
                     self._look(stop, starting)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)  # after a failure the others may take their whole time
