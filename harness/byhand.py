@@ -39,7 +39,7 @@ class NoSession(HarnessError):
 
 def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path, parent: Path, say: Say) -> str:
     """Start a session in the background and wait until it is ready; its id. Raises KadstormError."""
-    from harness import document, experiment
+    from harness import document, experiment, registry
 
     seconds = _time(ttl, "--ttl") / 1e6
     source = document.parse(json.dumps({"name": NAME, "duration": "1000h"}), "kadstorm up")
@@ -49,6 +49,8 @@ def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path
     nodes = checked.top.cluster.nodes
     plan = make_plan(checked, spare=max(4, nodes // 2) if spare is None else spare)
     plan.experiment["durable"] = True  # faults to come may keep data
+    cluster = plan.experiment["cluster"]
+    registry.backend(cluster["backend"]).prepare(toxiproxy, registry.target(cluster["target"]).image, say)
     run_dir = new_run_dir(NAME, parent)
     (run_dir / EXPERIMENT_FILE).write_text(checked.text)
     (run_dir / PLAN_FILE).write_bytes(plan_bytes(plan))

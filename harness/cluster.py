@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from harness.admission import Admission
 from harness.backends import ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
@@ -27,8 +28,6 @@ from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.transfers import Transfer, transfer
 
 PINGERS = 32  # node-to-node pings under way at once
-WAVE = 32  # members that are started at once
-WAVE_PATIENCE = 5.0  # s for them to join before the next ones do
 READY_POLL = 0.05  # s between two looks at the tables
 SAMPLE_TIMEOUT = 1.0  # s
 CLIENT_TIMEOUT = 5.0  # s
@@ -72,6 +71,7 @@ class Cluster:
         self._in_force: dict[Hashable, list[LinkEffect]] = {"network": list(network)}
         self._half_healed: dict[Hashable, list[LinkEffect]] = {}
         self._links_lock = threading.Lock()
+        self._closing = threading.Event()
         self._handles: dict[str, NodeHandle] = {
             name: target.connect(address, cluster_id) for name, address in self.addresses.items()
         }
@@ -208,29 +208,26 @@ class Cluster:
         return self._target.unready(there, self._handles, self._options, among)
 
     def start(self, *, deadline: float, tell: Callable[[int, int], None] = lambda _started, _of: None) -> None:
-        """Start all members but those that join later, a wave after the other has joined; ``tell`` hears how many stand.
+        """Start all members but those that join later, so many at a time that each finds its place (`admission.py`).
 
-        Hundreds of nodes that join at once answer each other so late that they take one another for dead, and then join
-        without end. A wave that takes long to join keeps nobody waiting for ever.
+        ``tell`` hears how many serve. Returns early when some are lost, or when the cluster is closed.
 
         Raises:
             MemberFailed: one does not serve by ``deadline`` (monotonic).
         """
-        names = self.members.initial()
-        for begin in range(0, len(names), WAVE):
-            wave, started = names[begin : begin + WAVE], names[: begin + WAVE]
-            self.members.start(wave, deadline=deadline)
-            tell(len(started), len(names))
-            if len(started) < len(names):
-                self._await_joined(wave, started)
+        admission = Admission(lambda name: self.members.start([name], deadline=deadline), self._have_joined, tell=tell)
+        admission.admit(self.members.initial(), self._closing, self.members.lost)
 
-    def _await_joined(self, wave: Collection[str], started: Sequence[str]) -> None:
-        there = [self.addresses[name] for name in started]
-        until = time.monotonic() + WAVE_PATIENCE
-        lacking = set(wave)
-        while lacking and time.monotonic() < until and not self.members.lost():
-            time.sleep(READY_POLL)  # they converge by themselves: all there is to do is to look again
-            lacking = set(self._target.unready(there, self._handles, self._options, lacking))
+    def _have_joined(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[bool]:
+        """Which of these members know their closest among those that served before each."""
+
+        def has_joined(one: tuple[str, Sequence[str]]) -> bool:
+            name, before = one
+            there = [self.addresses[other] for other in (*before, name)]
+            return not self._target.unready(there, self._handles, self._options, {name})
+
+        with ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-joined") as pool:
+            return list(pool.map(has_joined, asked))
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.
@@ -256,7 +253,8 @@ class Cluster:
         self.wait_ready(deadline=time.monotonic() + within)
 
     def close(self) -> None:
-        """Close every connection of ours."""
+        """Start nobody any more, and close every connection of ours."""
+        self._closing.set()
         self._pingers.shutdown(wait=True)
         for handle in self._handles.values():
             handle.close()

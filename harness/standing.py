@@ -36,6 +36,7 @@ from harness.faults import Entry, Fault
 from harness.injection import checked_options
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
+from harness.live import told
 from harness.liveworld import LiveWorld
 from harness.plan import load_plan, plan_bytes
 from harness.player import ActionRun, Player
@@ -348,7 +349,7 @@ def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
         journal = stack.enter_context(closing(Journal(run_dir / EVENTS_FILE)))
         session = stack.enter_context(tidy_session(run_dir))
         events = Events(journal.write)
-        events.subscribe(lambda event: tell({"event": event.event, "name": event.name}))
+        events.subscribe(lambda event: _tell_progress(event, tell))
         events.emit("session", name=plan.experiment["name"], detail={"id": session.id, "seed": plan.seed})
         tell({"session": session.id, "said": f"starting {plan.experiment['cluster']['nodes']} nodes"})
         booted = boot(
@@ -372,6 +373,12 @@ def supervise(config: dict[str, Any], tell: Tell, interrupt: Interrupt) -> None:
         tell({"ready": session.id, "links": len(booted.cluster.topology.links)})
         why = standing.serve(interrupt)
         events.emit("end", detail={"reasons": [{"kind": "interrupted", "text": why}]})
+
+
+def _tell_progress(event: Event, tell: Tell) -> None:
+    """To `up`, until the session is ready: what has happened, and a line for people where a run would print one."""
+    line = told(event)
+    tell({"event": event.event, "name": event.name} | ({} if line is None else {"said": line}))
 
 
 def _write_plan(standing: Standing) -> None:

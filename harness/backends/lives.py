@@ -85,12 +85,13 @@ class Lives(ABC, Generic[Kind]):
     See `Backend` for the public methods.
     """
 
-    starters: int  # threads that start members side by side
+    starters: int  # members that are started side by side, whoever asks for it
     exit_grace: float  # s for a killed member to be noted as ended
 
     def __init__(self) -> None:
         self.lives: dict[str, Kind] = {}
         self.listeners = Listeners()
+        self._starting = threading.BoundedSemaphore(self.starters)
 
     @abstractmethod
     def launch(self, spec: MemberSpec) -> Kind:
@@ -117,9 +118,13 @@ class Lives(ABC, Generic[Kind]):
         if not specs:
             return
         with ThreadPoolExecutor(min(self.starters, len(specs))) as pool:
-            started = list(pool.map(self.launch, specs))
+            started = list(pool.map(self._launch_in_turn, specs))
         for life in started:
             await_serving(life, deadline)
+
+    def _launch_in_turn(self, spec: MemberSpec) -> Kind:
+        with self._starting:
+            return self.launch(spec)
 
     def stop(self, name: str, *, grace: float) -> None:
         """See `Backend.stop`."""

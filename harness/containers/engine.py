@@ -130,6 +130,14 @@ retried = tenacity.retry(
 """Decorator: try a call of the engine again where that is worth it, and only there."""
 
 
+class _Client(docker.APIClient):  # type: ignore[misc]
+    """Trusts the authority that the engine's own settings name, also where REQUESTS_CA_BUNDLE names those of the web."""
+
+    def merge_environment_settings(self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        """See `requests.Session`, which would let the environment win over ``self.verify``."""
+        return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
+
+
 def _connect(url: str, tls: TLSConfig | None) -> Engine:
     if is_remote(url):
         raise EngineUnavailable(
@@ -140,9 +148,7 @@ def _connect(url: str, tls: TLSConfig | None) -> Engine:
         with socket.socket(socket.AF_UNIX) as knock:
             knock.settimeout(PROBE_TIMEOUT)
             knock.connect(url.removeprefix("unix://"))
-    api = docker.APIClient(
-        base_url=url, tls=tls or False, version="auto", timeout=PROBE_TIMEOUT, max_pool_size=CONNECTIONS
-    )
+    api = _Client(base_url=url, tls=tls or False, version="auto", timeout=PROBE_TIMEOUT, max_pool_size=CONNECTIONS)
     try:
         said = api.version()
     except BaseException:
@@ -167,7 +173,7 @@ def _current_context() -> tuple[str, TLSConfig | None] | None:
         return None
     if context is None or context.name == "default":
         return None
-    return context.Host, context.TLSConfig
+    return str(context.Host).replace("http+unix://", "unix://", 1), context.TLSConfig  # as the client itself spells it
 
 
 def _first_line(error: BaseException) -> str:

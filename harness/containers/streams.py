@@ -109,11 +109,11 @@ def _write(log: IO[bytes], body: bytes) -> None:
 
 
 def _close(source: Any) -> None:
-    """The engine's client hands out a file over a socket, and closing that leaves the socket open."""
-    connection = getattr(source, "_sock", None)
+    """The engine's client hands out a file over a socket, or with TLS a socket that its answer holds open."""
+    holder = source._response if _is_tls(source) else getattr(source, "_sock", None)
     source.close()
-    if connection is not None:
-        connection.close()
+    if holder is not None:
+        holder.close()
 
 
 def _is_tls(source: Any) -> bool:

@@ -345,6 +345,25 @@ def test_sigkill_at_any_moment_leaves_nothing_that_cleanup_does_not_remove(
         assert beside.state("a") == "running"
 
 
+def test_a_session_of_containers_that_stays_takes_faults_by_hand(tmp_path: Path, engine: Engine) -> None:
+    up = kadstorm("up", "--nodes", "4", "--backend", "docker", "--set", "cluster.node.k=4", cwd=tmp_path)
+    assert up.returncode == 0, up.stdout + up.stderr
+    session = up.stdout.split()[-1]
+    try:
+        assert len(leftovers.find(engine)[session].containers) == 5
+        killed = kadstorm("inject", "--session", session, "kill", "--nodes", "node-2")
+        assert "kill: in effect" in killed.stdout, killed.stdout + killed.stderr
+        told = json.loads(kadstorm("status", "--session", session, "--json").stdout)
+        assert (told["backend"], told["members"]["node-2"]) == ("docker", "dead")
+        assert kadstorm("heal", "--session", session, "kill").returncode == 0
+        told = json.loads(kadstorm("status", "--session", session, "--json").stdout)
+        assert told["members"]["node-2"] == "running"
+    finally:
+        down = kadstorm("down", "--session", session)
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert session not in leftovers.find(engine)
+
+
 # --- cleanup --------------------------------------------------------------------------------------------------------
 
 
