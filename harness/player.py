@@ -301,4 +301,5 @@ class Player:
             for effect in other.fault.effects(other.action, self.cluster.topology)
         ]
         sites = {(e.source, e.destination) for e in effects if isinstance(e, LinkEffect)}
-        return sites, {e.member for e in effects if isinstance(e, MemberClaim)}
+        # Who is claimed to run, as those are who joined by an action, is a member like any other.
+        return sites, {e.member for e in effects if isinstance(e, MemberClaim) and e.state != "running"}

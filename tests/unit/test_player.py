@@ -200,6 +200,25 @@ def test_what_is_never_to_be_healed_is_left_alone(play: Any, journal: list[Event
     assert player.runs[0].state == "active"
 
 
+@pytest.mark.parametrize(("state", "says_something"), [("running", True), ("dead", False), ("paused", False)])
+def test_only_a_member_that_is_kept_from_running_is_disturbed_by_another_action(
+    play: Any, state: Any, says_something: bool
+) -> None:
+    seen: list[bool] = []
+
+    class Claims(Plain):
+        def effects(self, action: Action, topology: Topology) -> list[Effect]:
+            return [MemberClaim(name, state) for name in action.targets]
+
+        def observe(self, action: Action, probe: Any, before: Any) -> Observation:
+            if action.targets == ["node-2"]:
+                seen.append(probe.undisturbed([("node-1", "node-0")]) != [])
+            return super().observe(action, probe, before)
+
+    play(RememberingCluster(), Claims(), act(10, None, "node-1"), act(60, 200, "node-2"))
+    assert seen == [says_something]
+
+
 def test_an_interrupted_play_heals_what_is_in_force(journal: list[Event]) -> None:
     class Stop(Exception):
         pass
