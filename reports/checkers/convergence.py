@@ -56,7 +56,7 @@ def converged_after(after: Sequence[Look], healed: float) -> float | None:
     One timeout on a busy machine makes a neighbour a suspect for a moment: a single look that is not whole later on does
     not undo a convergence. How whole tables are on the whole is the routing checker's to judge.
     """
-    for look, following in zip(after, [*after[1:], None], strict=True):
+    for look, following in zip(after, (*after[1:], None), strict=False):  # without any look there is no next one
         if look.converged and (following is None or following.converged):
             return look.t - healed
     return None

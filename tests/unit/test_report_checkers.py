@@ -318,6 +318,10 @@ def test_a_torn_look_after_two_whole_looks_undoes_nothing() -> None:
     assert converging((3.0, WHOLE), (4.5, WHOLE), (39.0, TORN)).evidence == "whole again 1.0 s after cut"
 
 
+def test_a_heal_after_which_nobody_looked_leaves_it_open() -> None:
+    assert converging((0.5, WHOLE)).verdict == "unknown"
+
+
 def test_tables_that_stay_torn_for_long_fail_and_for_a_moment_leave_it_open() -> None:
     assert converging((3.0, TORN), (40.0, TORN)).verdict == "fail"
     assert converging((3.0, TORN), (9.0, TORN)).verdict == "unknown"
