@@ -210,20 +210,26 @@ class Maintenance:
             :REPUBLISH_AT_ONCE
         ]
         for kept in due:
-            if not kept.gave_way and (closer := self._closer_holders(kept.record.key)):
-                kept.gave_way = True
-                kept.republish_at = now + closer * GIVE_WAY * self._peer.settings.republish
-                self._republish_from = min(self._republish_from, kept.republish_at)
-                continue
-            kept.gave_way = False
-            kept.republish_at = now + self._peer.republish_pause()
-            self._peer.spread(kept.record, partial(self._republished, kept))
+            self._take_turn(kept, now)
+        self._send_next()
 
-    def _closer_holders(self, key: bytes) -> int:
-        """How many contacts that are alive are closer to the key than we: theirs is the turn before ours."""
+    def _take_turn(self, kept: Kept, now: float) -> None:
+        """Republish a record, or give way to those that are closer to it, once."""
+        key, k = kept.record.key, self._peer.settings.k
         here = distance(self._peer.contact.id, key)
-        closest = self._peer.table.closest(key, self._peer.settings.k)
-        return sum(1 for contact in closest if distance(contact.id, key) < here)
+        closest = self._peer.table.closest(key, k)
+        closer = sum(1 for contact in closest if distance(contact.id, key) < here)
+        if closer and not kept.gave_way:
+            kept.gave_way = True
+            kept.republish_at = now + closer * GIVE_WAY * self._peer.settings.republish
+            self._republish_from = min(self._republish_from, kept.republish_at)
+            return
+        kept.gave_way = False
+        kept.republish_at = now + self._peer.republish_pause()
+        if closer or len(closest) < k:
+            self._peer.spread(kept.record, partial(self._republished, kept))
+        else:  # we are the closest, and so know the others: no lookup (paper, section 2.5)
+            self._outbox.extend(Letter(contact, kept.record, math.inf) for contact in closest[: k - 1])
 
     def _republished(self, kept: Kept, search: Search) -> None:
         """Send the record to those whom the search did not reach with it; rest if others are its holders now."""
