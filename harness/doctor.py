@@ -32,6 +32,8 @@ NODE_BYTES = 30 * 2**20  # resident memory of one node process
 LINK_BYTES = 15 * 2**10  # of one proxy in Toxiproxy
 CONTAINER_BYTES = 24 * 2**20  # of one container beyond its node: its init, the engine's shim and its published port
 LOAD_BYTES = 200 * 2**20  # of one load worker with Locust and Arrow
+MANY = 64  # containers, from which on their tracked connections are felt
+TRACKING = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
@@ -209,6 +211,7 @@ def _containers(nodes: int) -> Iterator[Finding]:
         yield _bridge(nodes)
         yield _container_memory(nodes)
         yield from _inotify(nodes)
+        yield from _tracking(nodes)
     finally:
         engine.close()
 
@@ -257,6 +260,21 @@ def _inotify(nodes: int) -> Iterator[Finding]:
         yield Finding("inotify", "ok", said)
     else:
         yield Finding("inotify", "fail", said, f"sysctl -w fs.inotify.max_user_instances={2 * nodes}")
+
+
+def _tracking(nodes: int) -> Iterator[Finding]:
+    """The engine reads the table of all tracked connections for each container that ends: their product is its work."""
+    try:
+        tracked = TRACKING.read_text().strip() == "1"
+    except OSError:
+        return
+    if tracked and nodes > MANY:
+        yield Finding(
+            "tracked connections",
+            "warn",
+            f"the kernel tracks connections between containers, so that the removal of {nodes} takes minutes",
+            "sysctl -w net.bridge.bridge-nf-call-iptables=0 (for all bridges of this machine)",
+        )
 
 
 def _gib(size: int) -> str:
