@@ -35,6 +35,9 @@ def test_slow_links_make_lookups_late_and_not_wrong(
 ) -> None:
     with load(duration="8s", **LOAD) as seen, inject("latency", latency="150ms", jitter="50ms"):
         assert cluster.lookup("nothing", via="node-0", timeout=20) is None
+        for number in range(4):
+            cluster.store(f"late-{number}", b"value", via="node-1", timeout=20)
+            assert cluster.lookup(f"late-{number}", via="node-6", timeout=20) == b"value"
     assert seen.success("lookup") >= 0.9
     assert not seen.outcomes["lookup"]["wrong_value"]
 
@@ -44,9 +47,9 @@ def test_flapping_links_do_not_make_a_node_forget_the_others(
     cluster: Cluster, inject: Callable[..., Any], load: Callable[..., Any]
 ) -> None:
     with load(duration="12s", **LOAD) as seen:
-        for _ in range(4):
+        for number in range(4):
             with inject("refuse", to=["node-2", "node-3"]):
-                pass
+                cluster.store(f"meanwhile-{number}", b"value", via="node-1", timeout=20)
     cluster.wait_converged(within=30)
     assert seen.success("lookup") >= 0.8
 
