@@ -1,9 +1,10 @@
 """Balance: no node holds or answers far more than its share.
 
-A node's fair share of the records follows from its identifier: among the nodes that are up at the end (survivors take over
-what the dead held) it is one of the k closest of so many acknowledged keys (of SAMPLE of them, drawn evenly, if there are
-more). It fails to be fair if a node that ran to the end holds more than FACTOR times that, beyond SLACK records. Traffic is
-told: who answered how many RPCs, against the mean.
+A node's fair share of the records follows from its identifier: among the nodes that are up it is one of the k closest of so
+many acknowledged keys (of SAMPLE of them, drawn evenly, if there are more). Records are kept until they expire, so the largest
+share counts that it had of three networks: of the first nodes (newcomers take no record away), of the fewest that there were at
+a time (survivors take over what the dead held), and of the last. It fails to be fair if a node that ran to the end holds more
+than FACTOR times that, beyond SLACK records. Traffic is told: who answered how many RPCs, against the mean.
 """
 
 from __future__ import annotations
@@ -29,18 +30,28 @@ class Balance:
         """See `Checker.check`."""
         samples = case.history.samples
         last = samples[samples["up"] & (samples["t"] == samples["t"].max())].set_index("name")
-        ids = {node.name: node.id for node in case.history.plan.nodes if node.name in last.index}
+        ids = {node.name: node.id for node in case.history.plan.nodes}
         keys = case.key_histories.keys
         if last.empty or not keys:
             return Finding("unknown", "no node was sampled" if last.empty else "no store was ever acknowledged", [])
         drawn = keys[:: max(1, len(keys) // SAMPLE)]
-        fair = fair_shares(drawn, list(ids.values()), bucket_size(case)) * len(keys) / len(drawn)
-        table = pd.DataFrame({"fair": fair}, index=pd.Index(list(ids), name="name")).join(last, how="inner")
+        shares = pd.Series(0.0, index=pd.Index(list(ids), name="name"))
+        for names in networks(samples):
+            there = [name for name in ids if name in names]
+            fair = fair_shares(drawn, [ids[name] for name in there], bucket_size(case)) * len(keys) / len(drawn)
+            shares[there] = np.maximum(shares[there], fair)
+        table = shares.to_frame("fair").join(last, how="inner")
         over = table[table["records"] > FACTOR * table["fair"] + SLACK]
         told = f"records per node {_spread(table['records'])}, RPCs answered {_spread(table['rpcs_in'])}"
         if len(over):
             return Finding("fail", f"{len(over)} nodes hold far more than their share; {told}", _details(over))
         return Finding("pass", told, [])
+
+
+def networks(samples: pd.DataFrame) -> list[set[str]]:
+    """Who was up in the first sample, in the one of the fewest, and in the last; each network once."""
+    up = [frozenset(group) for _, group in samples[samples["up"]].groupby("t")["name"]]
+    return [set(names) for names in dict.fromkeys((up[0], min(up, key=len), up[-1]))] if up else []
 
 
 def fair_shares(keys: Sequence[str], ids: Sequence[str], k: int) -> NDArray[np.float64]:

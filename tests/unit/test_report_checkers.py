@@ -359,6 +359,15 @@ def test_survivors_may_hold_what_the_dead_held() -> None:
     assert (found.verdict, found.evidence[:26]) == ("pass", "records per node 120 to 12")
 
 
+def test_newcomers_take_no_record_away() -> None:
+    """A quarter of the keys was node-1's before node-0 came, which is closer to them: 50 of 100, and 25 at the end."""
+    first = [{**one, "t": 1.0} for one in holding(0, 180, 60, 60)[1:]]
+    found = Balance().check(
+        case(stored(*(f"{n:02x}" for n in range(100))), nodes=NODES, samples=first + holding(25, 180, 60, 60))
+    )
+    assert found.verdict == "pass"
+
+
 def test_without_samples_or_keys_balance_is_open() -> None:
     assert Balance().check(case(stored("00"), nodes=NODES)).verdict == "unknown"
     assert Balance().check(case([], nodes=NODES, samples=holding(1, 1, 1, 1))).verdict == "unknown"
