@@ -360,11 +360,10 @@ def test_survivors_may_hold_what_the_dead_held() -> None:
 
 
 def test_newcomers_take_no_record_away() -> None:
-    """A quarter of the keys was node-1's before node-0 came, which is closer to them: 50 of 100, and 25 at the end."""
-    first = [{**one, "t": 1.0} for one in holding(0, 180, 60, 60)[1:]]
-    found = Balance().check(
-        case(stored(*(f"{n:02x}" for n in range(100))), nodes=NODES, samples=first + holding(25, 180, 60, 60))
-    )
+    """Of 100 keys node-2 was among the two closest to 75 before node-0 came, and is to 50 at the end."""
+    first = [{**one, "t": 1.0} for one in holding(0, 60, 250, 60)[1:]]
+    samples = first + holding(50, 60, 250, 60)
+    found = Balance().check(case(stored(*(f"{n:02x}" for n in range(100))), nodes=NODES, samples=samples))
     assert found.verdict == "pass"
 
 
