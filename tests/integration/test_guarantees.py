@@ -417,7 +417,9 @@ def test_ctrl_c_while_toxiproxy_is_being_built_ends_at_once(experiment: Any, tmp
     go.chmod(0o755)
     bare = {name: value for name, value in os.environ.items() if name != "KADSTORM_TOXIPROXY"}
     bare |= {"PATH": f"{tools}:/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-P", "-m", "harness", "run", str(experiment()), "--out", str(tmp_path / "run")]
+    # a shell ignores Ctrl-C for what it runs in the background, and so may whoever runs these tests
+    command = ["env", "--default-signal=INT", sys.executable, "-P", "-m", "harness"]
+    command += ["run", str(experiment()), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(command, env=bare, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     with process:
         deadline = time.monotonic() + 30
