@@ -67,6 +67,7 @@ class Visit:
         self._copying = threading.Lock()
         self._numbers: dict[int, int] = {}  # the session's number of an action -> ours
         self._zero: float | None = None
+        self._broken: HarnessError | None = None
         self._told_at = 0.0
 
     def run(self) -> None:
@@ -163,6 +164,8 @@ class Visit:
     def _checked(self) -> None:
         """Raise if the load is to end; that whoever asked for it is gone shows when it is told something."""
         self._check()
+        if self._broken is not None:
+            raise self._broken
         if time.monotonic() - self._told_at >= 2 * TELL_EVERY:
             self._say({"alive": True})
 
@@ -207,7 +210,10 @@ class Visit:
 
     def _copy(self, event: Event) -> None:
         if event.event in COPIED:
-            self._emit_of(event.action, event)
+            try:
+                self._emit_of(event.action, event)
+            except HarnessError as error:  # the visit's own, and no matter of whoever tells the session's events
+                self._broken = error
 
     def _emit_of(self, action: int | None, event: Event) -> None:
         with self._copying:
