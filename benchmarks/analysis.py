@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from figures import Figure, write
 
-from harness.records import NODE_COLUMNS, OPERATION_COLUMNS, Action, Plan, PlannedNode
+from harness.records import ADDED_OPERATION_COLUMNS, NODE_COLUMNS, OPERATION_COLUMNS, Action, Plan, PlannedNode
 
 WORKERS, NODES, RATE = 2, 100, 10_000
 BATCH = 2_000  # rows of one flush
@@ -252,6 +252,7 @@ def batch_of(
         "worker": np.full(count, f"load-{worker}"),
         "version": np.ones(count, np.int64),
     }
+    columns |= {name: np.full(count, usual) for name, usual in ADDED_OPERATION_COLUMNS.items()}
     arrays = [pa.array(columns[name]).cast(schema_of(OPERATION_COLUMNS).field(name).type) for name in OPERATION_COLUMNS]
     return pa.RecordBatch.from_arrays(arrays, schema=schema_of(OPERATION_COLUMNS))
 
