@@ -1,4 +1,4 @@
-"""A plan's load: what each of its workers is told, how long its phases may take, and the load by hand, as a scope.
+"""A plan's load: its driver, what each of its workers is told, its phases and their limits, and the load by hand, as a scope.
 
 The scope's load runs beside whatever happens inside a `with` block: the same workers as in a run, with the same rows.
 """
@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness import registry
 from harness.errors import LoadFailed
+from harness.events import Events
 from harness.links import Topology
-from harness.load import LoadDriver
+from harness.load import LoadDriver, WorkerExit
 from harness.load_options import expected_operations, worker_options
+from harness.members import Members
 from harness.records import LOAD_LOGS_DIR, OPERATIONS_DIR, Plan
 from harness.session import Session
 from harness.spawner import Spawn
@@ -50,7 +52,7 @@ def load(plan: Plan, session: Session, run_dir: Path) -> Iterator[LoadSeen]:
 
     Raises LoadFailed if a worker dies or first keys are not stored.
     """
-    driver = LoadDriver(load_configs(plan, session, run_dir), spawn=session.spawn, folder=run_dir / LOAD_LOGS_DIR)
+    driver = driver_of(plan, session, run_dir)
     settings, seen = plan.experiment["load"], LoadSeen()
     try:
         driver.launch()
@@ -79,6 +81,49 @@ def outcomes(run_dir: Path) -> dict[str, Counter[str]]:
                 if row["phase"] == "load":
                     found.setdefault(row["kind"], Counter())[row["outcome"]] += 1
     return found
+
+
+def driver_of(
+    plan: Plan,
+    session: Session,
+    run_dir: Path,
+    events: Events | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> LoadDriver:
+    """The driver of a plan's load, with nothing started yet; workers that end unasked are journalled.
+
+    Raises:
+        EngineFailed: the workers are to be in containers, and their image cannot be made.
+        EngineUnavailable: they are, and no engine answers.
+    """
+
+    def note(exit_: WorkerExit) -> None:
+        if events is not None:
+            events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)})
+
+    return LoadDriver(
+        load_configs(plan, session, run_dir),
+        spawn=worker_spawn(plan, session, run_dir),
+        folder=run_dir / LOAD_LOGS_DIR,
+        check=check,
+        on_exit=note,
+    )
+
+
+def preload(driver: LoadDriver, plan: Plan, events: Events) -> str:
+    """Store the first keys; empty, or why too few of them are there to tell. Raises LoadFailed."""
+    done = driver.preload(preload_limit(plan.experiment["load"]))
+    events.emit("load", name="preload", detail=asdict(done))
+    return f"{done.failed} of {done.stored + done.failed} first keys were not acknowledged" if done.failed else ""
+
+
+def read_back(driver: LoadDriver, plan: Plan, members: Members, events: Events) -> None:
+    """Look every acknowledged key up through the members that answer, and end the workers. Raises LoadFailed."""
+    down = members.unresponsive()
+    alive = [name for name in members.initial() if name not in down]
+    found = driver.readback(alive, readback_limit(plan.experiment))
+    events.emit("load", name="readback", detail=asdict(found))
+    driver.quit()
 
 
 def preload_limit(load: Mapping[str, Any]) -> float:

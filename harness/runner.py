@@ -26,13 +26,12 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.load import LoadDriver, LoadStats
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit, worker_spawn
+from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
 from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
     EVENTS_FILE,
     EXPERIMENT_FILE,
-    LOAD_LOGS_DIR,
     NODES_STREAM,
     PLAN_FILE,
     Plan,
@@ -152,9 +151,8 @@ class Runner:
                 self.plan, session, self.run_dir, self.toxiproxy, self.events,
                 lambda what, close: self._on_teardown(stack, what, close), self.interrupt.check,
             )  # fmt: skip
-        self._on_teardown(
-            stack, "the load's workers", load.close
-        )  # before their gateways, and their containers' session
+        # Again, so that they end before their gateways, and before their containers' session.
+        self._on_teardown(stack, "the load's workers", load.close)
         self._tell_ready(booted)
         self._start_sampler(booted.cluster, stack)
         with self._phase("preload"):
@@ -166,17 +164,11 @@ class Runner:
             self._final_heal(booted.cluster, player)
             self.interrupt.sleep(self.plan.experiment["settle_us"] / 1e6)
         with self._phase("readback"):
-            self._read_back(booted.cluster, load)
+            read_back(load, self.plan, booted.cluster.members, self.events)
         self._check_toxiproxy(booted)
 
     def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
-        load = LoadDriver(
-            load_configs(self.plan, session, self.run_dir),
-            spawn=worker_spawn(self.plan, session, self.run_dir),
-            folder=self.run_dir / LOAD_LOGS_DIR,
-            check=self.interrupt.check,
-            on_exit=lambda exit_: self.events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),
-        )
+        load = driver_of(self.plan, session, self.run_dir, self.events, self.interrupt.check)
         self._on_teardown(stack, "the load's workers", load.close)
         load.launch()
         self.live.load = load
@@ -202,11 +194,8 @@ class Runner:
         self.live.sampler = sampler
 
     def _preload(self, load: LoadDriver) -> None:
-        done = load.preload(preload_limit(self.plan.experiment["load"]))
-        self.events.emit("load", name="preload", detail={"stored": done.stored, "failed": done.failed})
-        if done.failed:
-            total = done.stored + done.failed
-            self.outcome.add("inconclusive", f"{done.failed} of {total} first keys were not acknowledged")
+        if why := preload(load, self.plan, self.events):
+            self.outcome.add("inconclusive", why)
 
     def _play(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Player:
         duration = self.plan.experiment["duration_us"] / 1e6
@@ -256,13 +245,6 @@ class Runner:
         if disordered:
             shown = ", ".join(disordered[:5])
             self.outcome.add("fail", f"{len(disordered)} links are not as they should be after the last heal: {shown}")
-
-    def _read_back(self, cluster: Cluster, load: LoadDriver) -> None:
-        down = cluster.members.unresponsive()
-        alive = [name for name in cluster.members.initial() if name not in down]
-        found = load.readback(alive, readback_limit(self.plan.experiment))
-        self.events.emit("load", name="readback", detail=asdict(found))
-        load.quit()
 
     def _check_toxiproxy(self, booted: Booted) -> None:
         for gap in booted.keeper.gaps:

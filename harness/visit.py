@@ -25,10 +25,10 @@ from harness.interrupt import Interrupted
 from harness.journal import Journal
 from harness.load import LoadDriver
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, load_configs, preload_limit, readback_limit, worker_spawn
+from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
 from harness.plan import load_plan, plan_bytes
 from harness.player import ActionRun, Player
-from harness.records import EVENTS_FILE, LOAD_LOGS_DIR, NODES_STREAM, PLAN_FILE, Action, Event, Plan
+from harness.records import EVENTS_FILE, NODES_STREAM, PLAN_FILE, Action, Event, Plan
 from harness.sampler import Sampler
 from harness.session import Session
 
@@ -102,13 +102,8 @@ class Visit:
         host, experiment = self._host, self._plan.experiment
         detail = {"id": host.session.id, "environment": environment(), "seed": self._plan.seed, "replay": ""}
         self._events.emit("session", name=experiment["name"], detail=detail)
-        configs = load_configs(self._plan, host.session, self._run_dir)
         sampler = Sampler(host.booted.cluster, self._events, self._run_dir / NODES_STREAM)
-        load = LoadDriver(
-            configs, spawn=worker_spawn(self._plan, host.session, self._run_dir),
-            folder=self._run_dir / LOAD_LOGS_DIR, check=self._checked,
-            on_exit=lambda exit_: self._events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)}),
-        )  # fmt: skip
+        load = driver_of(self._plan, host.session, self._run_dir, self._events, self._checked)
         try:
             load.launch()
             load.wait_up()
@@ -121,12 +116,8 @@ class Visit:
 
     def _preload(self, load: LoadDriver) -> None:
         self._events.emit("phase", name="preload")
-        done = load.preload(preload_limit(self._plan.experiment["load"]))
-        self._events.emit("load", name="preload", detail=asdict(done))
-        if done.failed:
-            self._reason(
-                "inconclusive", f"{done.failed} of {done.stored + done.failed} first keys were not acknowledged"
-            )
+        if why := preload(load, self._plan, self._events):
+            self._reason("inconclusive", why)
 
     def _play(self, load: LoadDriver, sampler: Sampler) -> None:
         experiment = self._plan.experiment
@@ -154,12 +145,7 @@ class Visit:
     def _read_back(self, load: LoadDriver) -> None:
         self._events.emit("phase", name="readback")
         self._say({"said": "reading the keys back"})
-        members = self._host.booted.cluster.members
-        down = members.unresponsive()
-        alive = [name for name in members.initial() if name not in down]
-        found = load.readback(alive, readback_limit(self._plan.experiment))
-        self._events.emit("load", name="readback", detail=asdict(found))
-        load.quit()
+        read_back(load, self._plan, self._host.booted.cluster.members, self._events)
 
     def _checked(self) -> None:
         """Raise if the load is to end; that whoever asked for it is gone shows when it is told something."""
