@@ -16,13 +16,13 @@ from typing import Any
 
 import yaml
 
-from harness import faults, load_command
+from harness import faults
 from harness.errors import HarnessError, UsageError
 from harness.interrupt import Interrupt
-from harness.plan import load_plan, make_plan, plan_bytes
+from harness.plan import load_plan, make_plan
 from harness.quantities import parse_time
 from harness.records import EXPERIMENT_FILE, PLAN_FILE, Plan
-from harness.runfolder import new_run_dir
+from harness.runfolder import new_run_dir, write_inputs
 from harness.session import SOCKET, Lock, recorded_sessions, state_dir
 from harness.standing import Conversation, send
 
@@ -52,8 +52,7 @@ def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path
     cluster = plan.experiment["cluster"]
     registry.backend(cluster["backend"]).prepare(toxiproxy, registry.target(cluster["target"]).image, say)
     run_dir = new_run_dir(NAME, parent)
-    (run_dir / EXPERIMENT_FILE).write_text(checked.text)
-    (run_dir / PLAN_FILE).write_bytes(plan_bytes(plan))
+    write_inputs(run_dir, checked.text, plan)
     config = {"run_dir": str(run_dir.resolve()), "toxiproxy": str(toxiproxy), "ttl_s": seconds}
     with (run_dir / SUPERVISOR_LOG).open("wb") as log:
         process = subprocess.Popen(
@@ -180,6 +179,8 @@ def load(
     Raises:
         KadstormError: it did not begin.
     """
+    from harness import load_command  # a twentieth of a second, which `status` and `heal` need not take
+
     if fixed := [one for one in settings if one.startswith(("cluster.", "network."))]:
         raise UsageError(f"--set {fixed[0]}: the cluster of a session that stays is as `kadstorm up` made it")
     there = chosen(session)
@@ -192,8 +193,7 @@ def load(
     plan, of_session = make_plan(made), load_plan(home / PLAN_FILE)
     plan.nodes, plan.experiment["cluster"] = of_session.nodes, of_session.experiment["cluster"]
     folder = folder_of(plan)
-    (folder / EXPERIMENT_FILE).write_text(made.text)
-    (folder / PLAN_FILE).write_bytes(plan_bytes(plan))
+    write_inputs(folder, made.text, plan)
     say(f"load on {there.name}: seed {plan.seed}, {len(told['gateways'])} gateways, into {folder}")
     request = {"do": "load", "run_dir": str(folder.resolve()), "seed": plan.seed}
     try:

@@ -22,7 +22,7 @@ from harness import registry
 from harness.boot import boot
 from harness.cleanup import tidy_session
 from harness.environment import environment
-from harness.errors import HarnessError, KadstormError, LoadFailed, UsageError
+from harness.errors import KadstormError, LoadFailed, UsageError
 from harness.events import Events
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
@@ -30,10 +30,9 @@ from harness.links import Topology
 from harness.load_options import worker_options
 from harness.loading import client_site
 from harness.panel import ClusterPanel, PanelServer
-from harness.plan import plan_bytes
+from harness.plan import save_plan
 from harness.records import (
     EVENTS_FILE,
-    EXPERIMENT_FILE,
     LOAD_LOGS_DIR,
     NODES_STREAM,
     OPERATIONS_DIR,
@@ -41,6 +40,7 @@ from harness.records import (
     Action,
     Plan,
 )
+from harness.runfolder import write_inputs
 from harness.sampler import Sampler
 from harness.session import Session
 from harness.spawner import describe_exit, tail
@@ -69,8 +69,7 @@ class Page:
             KadstormError: it did not come up; what had been started has been ended.
         """
         self._plan.experiment["interactive"] = True
-        (self._run_dir / EXPERIMENT_FILE).write_text(self._text)
-        self._save_plan()
+        write_inputs(self._run_dir, self._text, self._plan)
         with ExitStack() as stack:
             journal = Journal(self._run_dir / EVENTS_FILE)
             stack.callback(journal.close)
@@ -167,21 +166,12 @@ class Page:
     def _note(self, index: int, action: Action) -> None:
         """Keep a fault that was injected by hand, or changed, in the plan."""
         self._plan.actions[index : index + 1] = [action]
-        self._save_plan()
-
-    def _save_plan(self) -> None:
-        path = self._run_dir / PLAN_FILE
-        part = path.with_suffix(".part")
-        try:
-            part.write_bytes(plan_bytes(self._plan))
-            part.replace(path)
-        except OSError as error:
-            raise HarnessError(f"{path}: cannot be written: {error.strerror}") from error
+        save_plan(self._plan, self._run_dir / PLAN_FILE)
 
     def _tell_end(self) -> None:
         """The session's length is known only now; then the journal ends."""
         self._plan.experiment["duration_us"] = max(1, round((self._events.now() or 0.0) * 1e6))
-        self._save_plan()
+        save_plan(self._plan, self._run_dir / PLAN_FILE)
         self._events.emit("end", detail={"reasons": self._reasons, "timings": {}})
 
     def _failed(self, text: str) -> None:

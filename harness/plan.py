@@ -26,7 +26,7 @@ import yaml
 
 from harness import faults
 from harness.effects import Effect, MemberClaim
-from harness.errors import ExperimentError
+from harness.errors import ExperimentError, HarnessError
 from harness.experiment import MOST_NODES, Experiment
 from harness.faults import CannotPlan, Entry, Fault
 from harness.links import Topology
@@ -80,6 +80,16 @@ def _planned(fault: Fault, options: Any, entry: Entry, world: World, rng: random
 def plan_bytes(plan: Plan) -> bytes:
     """`plan.json`: canonical, so that equal plans are equal bytes."""
     return json.dumps(msgspec.to_builtins(plan), indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write a plan into its file, whole or not at all. Raises HarnessError."""
+    part = path.with_suffix(".part")
+    try:
+        part.write_bytes(plan_bytes(plan))
+        part.replace(path)
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def plan_text(plan: Plan) -> str:

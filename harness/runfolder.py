@@ -1,4 +1,4 @@
-"""Making run folders, and never writing into one that is there already."""
+"""Making run folders with what is known when a run begins, and never writing into one that is there already."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from harness.errors import HarnessError, RunFolderExists
-from harness.records import LOAD_LOGS_DIR, NODE_LOGS_DIR, OPERATIONS_DIR
+from harness.plan import save_plan
+from harness.records import EXPERIMENT_FILE, LOAD_LOGS_DIR, NODE_LOGS_DIR, OPERATIONS_DIR, PLAN_FILE, Plan
 
 RUNS = Path("runs")
 
@@ -48,6 +49,15 @@ def make_run_dir(folder: Path) -> Path:
         for inside in (NODE_LOGS_DIR, OPERATIONS_DIR, LOAD_LOGS_DIR):
             (folder / inside).mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def write_inputs(folder: Path, text: str, plan: Plan) -> None:
+    """Write a run's experiment, as its author wrote it, and its plan. Raises HarnessError."""
+    try:
+        (folder / EXPERIMENT_FILE).write_text(text)
+    except OSError as error:
+        raise HarnessError(f"{folder}: cannot write there: {error.strerror}") from error
+    save_plan(plan, folder / PLAN_FILE)
 
 
 @contextmanager

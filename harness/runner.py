@@ -27,15 +27,13 @@ from harness.journal import Journal
 from harness.load import LoadDriver, LoadStats
 from harness.load_options import patience
 from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
-from harness.plan import plan_bytes
 from harness.player import Player
 from harness.records import (
     EVENTS_FILE,
-    EXPERIMENT_FILE,
     NODES_STREAM,
-    PLAN_FILE,
     Plan,
 )
+from harness.runfolder import write_inputs
 from harness.sampler import Sampler
 from harness.session import Session
 
@@ -93,7 +91,7 @@ class Runner:
             HarnessError: not even the journal could be written; everything that was started has been ended.
         """
         self.outcome = Outcome(self.run_dir)
-        self._write_inputs()
+        write_inputs(self.run_dir, self.experiment_text, self.plan)
         journal = Journal(self.run_dir / EVENTS_FILE)
         self.events = Events(journal.write)
         self.live = Live(self.plan, self.run_dir, self.events)
@@ -105,13 +103,6 @@ class Runner:
         finally:
             journal.close()
         return self.outcome
-
-    def _write_inputs(self) -> None:
-        try:
-            (self.run_dir / EXPERIMENT_FILE).write_text(self.experiment_text)
-            (self.run_dir / PLAN_FILE).write_bytes(plan_bytes(self.plan))
-        except OSError as error:
-            raise HarnessError(f"{self.run_dir}: cannot write there: {error.strerror}") from error
 
     def _run_journalled(self) -> None:
         with ExitStack() as stack:

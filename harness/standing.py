@@ -38,7 +38,7 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.live import told
 from harness.liveworld import LiveWorld
-from harness.plan import load_plan, plan_bytes
+from harness.plan import load_plan, save_plan
 from harness.player import ActionRun, Player
 from harness.records import EVENTS_FILE, PLAN_FILE, Event, Plan
 from harness.session import SOCKET, Session, state_dir
@@ -384,7 +384,7 @@ def _tell_progress(event: Event, tell: Tell) -> None:
 def _write_plan(standing: Standing) -> None:
     """The plan with all that was done by hand, so that the folder says it."""
     standing.plan.actions = [run.action for run in standing.player.runs]
-    (standing.run_dir / PLAN_FILE).write_bytes(plan_bytes(standing.plan))
+    save_plan(standing.plan, standing.run_dir / PLAN_FILE)
 
 
 def send(path: Path, request: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -26,7 +26,7 @@ from harness.journal import Journal
 from harness.load import LoadDriver
 from harness.load_options import patience
 from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
-from harness.plan import load_plan, plan_bytes
+from harness.plan import load_plan, save_plan
 from harness.player import ActionRun, Player
 from harness.records import EVENTS_FILE, NODES_STREAM, PLAN_FILE, Action, Event, Plan
 from harness.sampler import Sampler
@@ -174,13 +174,7 @@ class Visit:
         """Write the plan anew, with the faults so far: also for a reader after the session was killed."""
         runs = self._host.player.runs
         self._plan.actions = [self._shifted(runs[number]) for number in self._numbers]
-        path = self._run_dir / PLAN_FILE
-        part = path.with_suffix(".part")
-        try:
-            part.write_bytes(plan_bytes(self._plan))
-            part.replace(path)
-        except OSError as error:
-            raise HarnessError(f"{path}: cannot be written: {error.strerror}") from error
+        save_plan(self._plan, self._run_dir / PLAN_FILE)
 
     def _copy_those_in_force(self) -> None:
         for run in list(self._host.player.runs):

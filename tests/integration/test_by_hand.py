@@ -112,10 +112,11 @@ def await_progress(process: subprocess.Popen[str]) -> None:
 
 def test_load_on_a_session_has_the_faults_by_hand_in_its_report(session: str, tmp_path: Path) -> None:
     assert kadstorm("inject", "latency", "--latency", "15ms", "--from", "node-1", "--session", session).returncode == 0
-    with load(session, tmp_path / "first", 7) as process:
+    with load(session, tmp_path / "first", 20) as process:
         await_progress(process)
         assert status(session)["loads"] == 1
-        assert kadstorm("inject", "partition", "--for", "2s", "--session", session).returncode == 0
+        assert kadstorm("inject", "partition", "--for", "60s", "--session", session).returncode == 0
+        assert "partition: has ended" in kadstorm("heal", "partition", "--session", session).stdout
         assert process.stdout is not None
         said = process.stdout.read()
     summary = json.loads((tmp_path / "first" / "summary.json").read_text())
