@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -201,7 +200,9 @@ class Bench:
     @contextmanager
     def _locust(self, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
         """Locust's own command with a master and two workers; the block is entered when their rows begin."""
-        rows, port = self._folder / "locust", str(free_port())
+        from harness.load_page import free_port
+
+        rows, port = self._folder / "locust", str(free_port(HOST))
         locustfile = str(Path(__file__).parents[1] / "loadtests" / "locustfile.py")
         command = [sys.executable, "-P", "-m", "locust", "-f", locustfile, "--headless", "-t", f"{seconds + 5:.0f}s"]
         command += ["--processes", "2", "--master-bind-port", port, "--master-port", port]
@@ -279,13 +280,6 @@ class Bench:
             driver.quit()
         finally:
             driver.close()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def cpu_of(pid: int) -> float:

@@ -239,9 +239,8 @@ class Runner:
 
     def _check_toxiproxy(self, booted: Booted) -> None:
         for gap in booted.keeper.gaps:
-            if gap.seconds is not None:
-                text = f"Toxiproxy was away for {gap.seconds:.2f} s, and every link with it ({gap.why})"
-                self.outcome.add("inconclusive", text)
+            if gap.seconds is not None:  # else it has ended for good, which is told below
+                self.outcome.add("inconclusive", str(gap))
         if not booted.toxiproxy.alive():
             raise HarnessError(f"Toxiproxy ended during the run: {booted.toxiproxy.exit()}")
 

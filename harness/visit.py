@@ -78,7 +78,7 @@ class Visit:
         try:
             self._journalled()
             for gap in self._host.booted.keeper.gaps[gaps:]:
-                self._reason("inconclusive", f"Toxiproxy was away, and every link with it ({gap.why})")
+                self._reason("inconclusive", str(gap))
             self._events.emit("end", detail={"reasons": self._reasons, "timings": {}})
         finally:
             journal.close()

@@ -222,7 +222,6 @@ class Maintenance:
         if closer and not kept.gave_way:
             kept.gave_way = True
             kept.republish_at = now + closer * GIVE_WAY * self._peer.settings.republish
-            self._republish_from = min(self._republish_from, kept.republish_at)
             return
         kept.gave_way = False
         kept.republish_at = now + self._peer.republish_pause()

@@ -17,7 +17,7 @@ from node.environment import Clock, Transport
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BYTES, distance
 from node.lookup import DisjointLookup, Finder, Lookup
-from node.routing import TIMEOUT_MOST, Heard, RoutingTable
+from node.routing import Heard, RoutingTable
 from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
@@ -356,8 +356,8 @@ class Peer:
         if entry is None:
             return self.settings.rpc_timeout
         # Who is always slow is not waited for either: its own past excuses nobody who is far slower than the others are.
-        most = max(GREY_LEAST, GREY_FACTOR * self._usual_rtt) if self._usual_rtt else TIMEOUT_MOST
-        return min(most, entry.soft_timeout(self.settings.rpc_timeout))
+        own = entry.soft_timeout(self.settings.rpc_timeout)
+        return min(own, max(GREY_LEAST, GREY_FACTOR * self._usual_rtt)) if self._usual_rtt else own
 
     def _note_rtt(self, rtt: float) -> None:
         """Let the usual round trip, a running median of all contacts', follow (Robbins and Monro 1951, in steps of a tenth)."""

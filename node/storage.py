@@ -104,7 +104,7 @@ class MemoryStorage:
             old.republish_at, old.gave_way = (
                 republish_at,
                 False,
-            )  # somebody has just republished it: no need to do it as well
+            )  # somebody has just republished it: no need to do it too
             return ""
         if why := self._refused(record, old):
             return why

@@ -25,7 +25,7 @@ from reports.summary import CheckResult, ExpectationResult
 from reports.wording import limit_text, measured_text
 
 EXIT_CODES: Final[dict[RunVerdict, int]] = {"interrupted": 130, "error": 3, "fail": 1, "inconclusive": 4, "pass": 0}
-BLAMELESS: Final = ("integrity",)  # the checkers whose failures a cut network does not explain
+NEVER_EXCUSED: Final = ("integrity",)  # the checkers whose failures a cut network does not explain
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,6 @@ def _explanation(history: History) -> str:
 
 
 def _excused(reason: Reason, explained: str, checker: str = "") -> Reason:
-    if reason.kind != "fail" or not explained or checker in BLAMELESS:
+    if reason.kind != "fail" or not explained or checker in NEVER_EXCUSED:
         return reason
     return Reason("inconclusive", f"{reason.text} (not held against the network: {explained})")

@@ -71,7 +71,7 @@ def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, o
     base = base_reference(recipe, offline=offline)
     if offline and not exists(engine, base):
         tell(f"making {base} of this machine's Python")
-        _import_base(engine, recipe, base)
+        import_base(engine, rootfs.collect(recipe.packages), base)
     if not exists(engine, wanted.member):
         tell(f"building {wanted.member} from {base}")
         build_one(engine, wanted.member, recipe.files, {"BASE": base}, tell)
@@ -135,23 +135,29 @@ def size(engine: Engine, reference: str) -> int:
 
 
 def digest(base: str, context: Mapping[str, bytes]) -> str:
+    """Twelve hexadecimal digits that stand for a base and a build context (path -> content), whatever their order."""
     made = hashlib.sha256(base.encode())
     for name, content in sorted(context.items()):
         made.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     return made.hexdigest()[:12]
 
 
-def _import_base(engine: Engine, recipe: ImageRecipe, reference: str) -> None:
+def import_base(engine: Engine, files: dict[str, Path], reference: str) -> None:
+    """Make an image of these files alone. Raises EngineFailed."""
     repository, _, tag = reference.partition(":")
     with translated(f"importing {reference}"):
-        engine.api.import_image_from_data(
-            rootfs.archive(rootfs.collect(recipe.packages)), repository=repository, tag=tag
-        )
+        engine.api.import_image_from_data(rootfs.archive(files), repository=repository, tag=tag)
 
 
 def build_one(
     engine: Engine, reference: str, context: Mapping[str, bytes], arguments: dict[str, str], tell: Tell
 ) -> None:
+    """Build an image of a context (path -> content, with a Dockerfile) and build arguments; ``tell`` gets its steps.
+
+    Raises:
+        ImageFailed: the build failed; the message has the end of its output.
+        EngineFailed: the engine refused something else.
+    """
     output: list[str] = []
     try:
         for line in engine.api.build(

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from harness.containers import images, rootfs
-from harness.containers.engine import Engine, translated
+from harness.containers.engine import Engine
 from harness.errors import ImageFailed
 
 NAME, BASE = "kadstorm-load", "kadstorm-load-base"
@@ -56,9 +56,7 @@ def ensure(engine: Engine, tell: Callable[[str], None]) -> str:
         return reference
     if not images.exists(engine, base):
         tell(f"making {base} of this machine's Python, Locust and Arrow")
-        repository, _, tag = base.partition(":")
-        with translated(f"importing {base}"):
-            engine.api.import_image_from_data(rootfs.archive(files), repository=repository, tag=tag)
+        images.import_base(engine, files, base)
     tell(f"building {reference}")
     images.build_one(engine, reference, context, {"BASE": base}, tell)
     tell(f"{reference}: {images.size(engine, reference) / 1e6:.0f} MB")

@@ -26,7 +26,7 @@ from docker.errors import APIError
 from harness.containers import engine as engines
 from harness.containers import labels, load_image
 from harness.containers.engine import Engine, translated
-from harness.containers.streams import HEAD, STDOUT
+from harness.containers.streams import STDOUT, frames
 from harness.errors import KadstormError
 from harness.session import Session, note_engine
 from harness.spawner import Spawn
@@ -96,13 +96,12 @@ def _pass_in(attached: Any) -> None:
 
 
 def _pass_out(attached: Any) -> None:
-    """Hand on whole frames until the container's output ends (streams.py says what a frame is)."""
+    """Hand on whole frames until the container's output ends."""
     pending = b""
     while chunk := _connection(attached).recv(CHUNK):
-        pending += chunk
-        while len(pending) >= HEAD and len(pending) >= (end := HEAD + int.from_bytes(pending[4:HEAD], "big")):
-            _write(sys.stdout.buffer if pending[0] == STDOUT else sys.stderr.buffer, pending[HEAD:end])
-            pending = pending[end:]
+        whole, pending = frames(pending + chunk)
+        for which, body in whole:
+            _write(sys.stdout.buffer if which == STDOUT else sys.stderr.buffer, body)
 
 
 def _write(stream: IO[bytes], body: bytes) -> None:

@@ -78,7 +78,12 @@ class Streams:
         except OSError:
             chunk = b""  # the engine has gone; what has become of the container is asked next
         if chunk:
-            stream.pending = self._deliver(stream, stream.pending + chunk)
+            whole, stream.pending = frames(stream.pending + chunk)
+            for which, body in whole:
+                if which == STDOUT:
+                    stream.said(body)
+                else:
+                    _write(stream.log, body)
             return
         with self._lock:
             self._selector.unregister(stream.source.fileno())
@@ -86,19 +91,17 @@ class Streams:
         stream.log.close()
         stream.ended()
 
-    @staticmethod
-    def _deliver(stream: _Stream, data: bytes) -> bytes:
-        """Hand on all whole frames; what is left."""
-        while len(data) >= HEAD:
-            end = HEAD + int.from_bytes(data[4:HEAD], "big")
-            if len(data) < end:
-                break
-            body, which, data = data[HEAD:end], data[0], data[end:]
-            if which == STDOUT:
-                stream.said(body)
-            else:
-                _write(stream.log, body)
-        return data
+
+def frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
+    """The whole frames that ``data`` begins with, as (stream, bytes), and what is left."""
+    whole, at = [], 0
+    while len(data) >= at + HEAD:
+        end = at + HEAD + int.from_bytes(data[at + 4 : at + HEAD], "big")
+        if len(data) < end:
+            break
+        whole.append((data[at], data[at + HEAD : end]))
+        at = end
+    return whole, data[at:]
 
 
 def _write(log: IO[bytes], body: bytes) -> None:

@@ -41,6 +41,11 @@ class Gap:
     why: str
     seconds: float | None
 
+    def __str__(self) -> str:
+        """As reports tell it."""
+        how_long = "" if self.seconds is None else f" for {self.seconds:.2f} s"
+        return f"Toxiproxy was away{how_long}, and every link with it ({self.why})"
+
 
 class ToxiproxyKeeper:
     """See the module. Thread-safe; ``gaps`` are those so far."""

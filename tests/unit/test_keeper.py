@@ -11,7 +11,7 @@ import pytest
 from harness.errors import ToxiproxyFailed, ToxiproxySilent
 from harness.events import Events
 from harness.records import Event
-from harness.toxiproxy.keeper import ToxiproxyKeeper
+from harness.toxiproxy.keeper import Gap, ToxiproxyKeeper
 
 PATIENCE = 10.0  # s
 
@@ -135,3 +135,8 @@ def test_nothing_is_brought_back_once_it_is_closed() -> None:
     with pytest.raises(ToxiproxyFailed):
         bed.keeper.call(work)
     assert bed.server.restarts == 0
+
+
+def test_a_gap_is_told_with_its_length_where_it_has_one() -> None:
+    assert str(Gap("it ended", 1.234)) == "Toxiproxy was away for 1.23 s, and every link with it (it ended)"
+    assert str(Gap("it ended", None)) == "Toxiproxy was away, and every link with it (it ended)"
