@@ -12,6 +12,7 @@
 - A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
   are taken; one more costs those that are idle for longest their places, who never sent a whole frame first.
 - A connection on which nothing happens, or whose frame does not come to its end, is closed.
+- Frames of one turn of the event loop leave a connection in one write: half of what an answer cost was its own system call.
 - Any frame that cannot be decoded closes its connection and is counted.
 """
 
@@ -49,10 +50,7 @@ MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
 IN_WORK = 512  # requests of one connection that have no answer yet
-IDLE_OUT, IDLE_IN = (
-    120.0,
-    600.0,
-)  # s without a frame; clients may be slower than nodes, which check contacts every minute
+IDLE_OUT, IDLE_IN = 120.0, 600.0  # s without a frame; clients may be slower than nodes, which check contacts every minute
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
 TIDY = 5.0  # s between two looks for such connections
 MOST_WAITING = 1024  # requests on one connection
@@ -108,6 +106,7 @@ class Frames(asyncio.Protocol):
         self._reader = FrameReader()
         self.wire: asyncio.Transport | None = None
         self.used_at = owner.loop.time()
+        self._unsent: list[bytes] = []
         self.frames = 0
         self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
 
@@ -134,16 +133,25 @@ class Frames(asyncio.Protocol):
             self.partial_since = 0.0
 
     def send(self, envelope: Envelope) -> None:
-        """Raises WireError if it is too long."""
+        """Send it before the event loop waits again. Raises WireError if it is too long."""
         frame = encode(envelope)
         wire, owner = self.wire, self._owner
         if wire is not None and not wire.is_closing():
             owner.count["bytes_out"] += len(frame)
             owner.count_kind(owner.kinds_out, envelope.message, len(frame))
-            try:
-                wire.write(frame)
-            except RuntimeError:  # uvloop has closed it without a word, as it does when a dial is cut short
-                owner.loop.call_soon(self.connection_lost, None)
+            if not self._unsent:
+                owner.flush_soon(self)
+            self._unsent.append(frame)
+
+    def flush(self) -> None:
+        """Write what `send` was given."""
+        frames, self._unsent = self._unsent, []
+        if not frames or self.wire is None or self.wire.is_closing():
+            return
+        try:
+            self.wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        except RuntimeError:  # uvloop has closed it without a word, as it does when a dial is cut short
+            self._owner.loop.call_soon(self.connection_lost, None)
 
     def abort(self) -> None:
         if self.wire is not None:
@@ -310,6 +318,7 @@ class TcpTransport:
         self._deadlines: list[tuple[float, int, Pending]] = []
         self._order = itertools.count()
         self._dials: set[asyncio.Task[None]] = set()
+        self._unflushed: list[Frames] = []
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._tidier: asyncio.TimerHandle | None = None
@@ -338,6 +347,7 @@ class TcpTransport:
             task.cancel()
         for connection in [*self._pool.values(), *self.incoming]:
             if connection.wire is not None:
+                connection.flush()
                 connection.wire.close()
         deadline = time.monotonic() + CLOSE_GRACE
         while self.incoming and time.monotonic() < deadline:
@@ -361,6 +371,17 @@ class TcpTransport:
             counts[1] += size
         else:
             kinds[kind] = [1, size]
+
+    def flush_soon(self, connection: Frames) -> None:
+        """Have `Frames.flush` called when all that has come by now has been dealt with."""
+        if not self._unflushed:
+            self.loop.call_soon(self._flush)
+        self._unflushed.append(connection)
+
+    def _flush(self) -> None:
+        unflushed, self._unflushed = self._unflushed, []
+        for connection in unflushed:
+            connection.flush()
 
     def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
         """See `Transport.send`."""

@@ -10,7 +10,7 @@ import pytest
 from node import transport as module
 from node.errors import RpcError
 from node.transport import TcpTransport
-from node.wire import HEADER, Answer, Contact, Envelope, Ping, Pong, Request, Sender, encode
+from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
 HOST, PORT = "127.20.249.2", 21500
 HERE = Sender(Contact(b"h" * 20, HOST, PORT), 1)
@@ -155,6 +155,56 @@ def test_a_connection_that_is_closed_without_a_word_is_dialled_again() -> None:
         assert isinstance(answers[1], Pong)
 
     run(test)
+
+
+def test_answers_of_one_turn_of_the_loop_leave_in_one_write_and_in_order() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(b"".join(ping(rid) for rid in range(30)))
+        await until(lambda: len(replies) == 30)
+        connection = next(iter(transport.incoming))
+        assert connection.wire is not None
+        counting = Counting(connection.wire)
+        connection.wire = counting  # type: ignore[assignment]
+        for reply in replies:
+            reply(Pong(b"", 0))
+        cut = FrameReader()
+        rids: list[int] = []
+        while len(rids) < 30:
+            rids += [decode(body, "c").rid for body in cut.feed(await reader.read(65536))]
+        assert rids == list(range(30))
+        assert counting.writes == 1
+        writer.close()
+
+    run(test)
+
+
+def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping(7))
+        await until(lambda: replies)
+        replies[0](Pong(b"", 0))
+        await transport.close()
+        received = await reader.read()
+        assert [decode(body, "c").rid for body in FrameReader().feed(received)] == [7]
+        writer.close()
+
+    run(test)
+
+
+class Counting:
+    """A connection that counts what is written to it."""
+
+    def __init__(self, wire: asyncio.Transport) -> None:
+        self._wire, self.writes = wire, 0
+
+    def write(self, data: bytes) -> None:
+        self.writes += 1
+        self._wire.write(data)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._wire, name)
 
 
 class Broken:
