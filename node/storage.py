@@ -101,10 +101,8 @@ class MemoryStorage:
             return "it has expired"
         old = self._kept.get(record.key)
         if old is not None and not _replaces(record, old, cached=cached):
-            old.republish_at, old.gave_way = (
-                republish_at,
-                False,
-            )  # somebody has just republished it: no need to do it too
+            # Somebody has just republished it: no need to do it as well.
+            old.republish_at, old.gave_way = republish_at, False
             return ""
         if why := self._refused(record, old):
             return why

@@ -50,7 +50,8 @@ MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
 IN_WORK = 512  # requests of one connection that have no answer yet
-IDLE_OUT, IDLE_IN = 120.0, 600.0  # s without a frame; clients may be slower than nodes, which check contacts every minute
+# s without a frame; clients may be slower than nodes, which check contacts every minute
+IDLE_OUT, IDLE_IN = 120.0, 600.0
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
 TIDY = 5.0  # s between two looks for such connections
 MOST_WAITING = 1024  # requests on one connection
