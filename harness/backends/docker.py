@@ -54,6 +54,9 @@ DATA = "/data"
 LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
 SYSCTLS = {"net.ipv4.tcp_syn_retries": "1"}  # Toxiproxy dials without a time limit of its own (docs/faults.md)
 TOXIPROXY = "toxiproxy"
+# The kernel shares a full machine out among containers, not processes: with as much as a node gets, the one through which all of
+# them talk would add tens of milliseconds to every link, which nobody has asked for.
+FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024
 
 
 class _Container(Life):
@@ -232,7 +235,9 @@ class DockerBackend(Lives[_Container]):
         assert self._network is not None
         self.lives[TOXIPROXY] = life
         command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
-        options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command)
+        options = self._options(
+            TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, cpu_shares=FIRST_SERVED
+        )
         self._run(life, self._images.toxiproxy, options)
 
     def _run(self, life: _Container, image: str, options: dict[str, Any]) -> None:

@@ -151,7 +151,11 @@ def test_containers_have_no_privileges_and_publish_on_loopback_alone(make: Any, 
         bindings = [binding for many in host["PortBindings"].values() for binding in many]
         assert bindings
         assert all(binding["HostIp"].startswith("127.") for binding in bindings)
-    assert engine.api.inspect_container(backend.container_name("a"))["HostConfig"]["NanoCpus"] == 500_000_000
+    hosts = [
+        engine.api.inspect_container(backend.container_name(name))["HostConfig"] for name in ("a", docker.TOXIPROXY)
+    ]
+    assert [host["NanoCpus"] for host in hosts] == [500_000_000, 0]
+    assert hosts[1]["CpuShares"] > 100 * (hosts[0]["CpuShares"] or 1024)  # a full machine must not slow every link
 
 
 def test_a_member_has_the_same_address_in_every_life(make: Any, tmp_path: Path, engine: Engine) -> None:
