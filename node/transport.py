@@ -12,7 +12,8 @@
 - A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
   are taken; one more costs those that are idle for longest their places, who never sent a whole frame first.
 - A connection on which nothing happens, or whose frame does not come to its end, is closed.
-- Frames of one turn of the event loop leave a connection in one write: half of what an answer cost was its own system call.
+- Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
+  own system call, and were all of them held back, one end would sleep while the other works.
 - Any frame that cannot be decoded closes its connection and is counted.
 """
 
@@ -49,6 +50,7 @@ POOL = 16  # outgoing connections
 MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
+AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
 IN_WORK = 512  # requests of one connection that have no answer yet
 # s without a frame; clients may be slower than nodes, which check contacts every minute
 IDLE_OUT, IDLE_IN = 120.0, 600.0
@@ -143,6 +145,8 @@ class Frames(asyncio.Protocol):
             if not self._unsent:
                 owner.flush_soon(self)
             self._unsent.append(frame)
+            if len(self._unsent) == AT_ONCE:
+                self.flush()
 
     def flush(self) -> None:
         """Write what `send` was given."""
