@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.admission import Admission
 from harness.backends import ProcessState
@@ -27,11 +27,21 @@ from harness.targets import HasTable, NodeAddress, NodeHandle, Ping, Target
 from harness.toxiproxy.keeper import ToxiproxyKeeper
 from harness.transfers import Transfer, transfer
 
+T = TypeVar("T")
+
 PINGERS = 32  # node-to-node pings under way at once
 READY_POLL = 0.05  # s between two looks at the tables
 SAMPLE_TIMEOUT = 1.0  # s
 CLIENT_TIMEOUT = 5.0  # s
 CONVERGED = 15.0  # s
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Over how many seconds to spread what concerns all members; ``wait`` waits so many seconds, or less if all is to end."""
+
+    seconds: float
+    wait: Callable[[float], object] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -191,15 +201,25 @@ class Cluster:
         """What the machine says about a member."""
         return self.members.process_state(name)
 
-    def samples(self) -> dict[str, dict[str, int] | None]:
-        """Counters of every member that has joined; None for one that does not answer within SAMPLE_TIMEOUT."""
-        names = [name for name in self.members.names() if self.members.joined(name)]
-        return dict(zip(names, self._pingers.map(self._sample, names), strict=True))
+    def samples(self, pace: Pace) -> dict[str, dict[str, int] | None]:
+        """Counters of every member that has joined; None for one that does not answer within SAMPLE_TIMEOUT.
 
-    def tables(self) -> dict[str, set[str] | None]:
-        """Ids in every member's routing table; None for one that does not answer, or has no such thing."""
-        names = self.members.names()
-        return dict(zip(names, self._pingers.map(self._table, names), strict=True))
+        Members are asked one after another, at ``pace``.
+        """
+        return self._asked(self._sample, [name for name in self.members.names() if self.members.joined(name)], pace)
+
+    def tables(self, pace: Pace) -> dict[str, set[str] | None]:
+        """Ids in every member's routing table; None for one that does not answer, or has no such thing.
+
+        Members are asked one after another, at ``pace``.
+        """
+        return self._asked(self._table, self.members.names(), pace)
+
+    def _asked(self, ask: Callable[[str], T], names: Sequence[str], pace: Pace) -> dict[str, T]:
+        asked: dict[str, Future[T]] = {}
+        for name in paced(names, pace):
+            asked[name] = self._pingers.submit(ask, name)
+        return {name: answer.result() for name, answer in asked.items()}
 
     def unready(self, among: Collection[str] | None = None) -> dict[str, str]:
         """Members (of those ``among``) that are meant to be there and do not know their true closest nodes yet, and what
@@ -280,6 +300,15 @@ class Cluster:
             return self._handles[name].sample(timeout=SAMPLE_TIMEOUT)
         except TargetError:
             return None  # the row says that it did not answer
+
+
+def paced(names: Sequence[str], pace: Pace) -> Iterator[str]:
+    """These names, each when it is due: were all members asked at once, the measuring itself would slow what it measures."""
+    began = time.monotonic()
+    for number, name in enumerate(names):
+        if (early := began + pace.seconds * number / len(names) - time.monotonic()) > 0:
+            pace.wait(early)
+        yield name
 
 
 def split(effects: Sequence[Effect]) -> tuple[list[LinkEffect], list[MemberClaim]]:

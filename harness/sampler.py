@@ -1,7 +1,8 @@
 """Samples every node while a run goes on: its counters in `nodes.arrow`, now and then its routing table in `tables.arrow`.
 
 Both are Arrow streams that a crash leaves readable. Tables are looked at with every sample of small clusters, and more
-rarely the larger the cluster is: they have a row per contact.
+rarely the larger the cluster is: they have a row per contact. Nodes are asked one after another, so that the asking makes no
+bursts of its own: all rows of a sample bear the time at which it began, all of a look at the tables that at which it was over.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from harness.cluster import Cluster
+from harness.cluster import Cluster, Pace
 from harness.events import Events
 from harness.records import NODE_COLUMNS, TABLE_COLUMNS, TABLES_STREAM
 
 PERIOD = 1.0  # s between two samples, longer for large clusters: PERIOD_PER_NODE
 PERIOD_PER_NODE = 0.02
+SPREAD = 0.45  # of the period, over which nodes are asked for their counters; and again for their tables
 TABLES_PER_NODE = 0.05  # s between two looks at all tables, per node
 
 
@@ -51,6 +53,7 @@ class Sampler:
     def _sample_until_closed(self) -> None:
         pa = self._arrow
         period = max(PERIOD, PERIOD_PER_NODE * len(self._cluster.addresses))
+        pace = Pace(SPREAD * period, self._stop.wait)
         tables = self._path.with_name(TABLES_STREAM)
         try:
             with (
@@ -61,28 +64,29 @@ class Sampler:
             ):
                 while not self._stop.is_set():
                     began = time.monotonic()
-                    now = self._events.now() or 0.0
-                    stream.write_batch(pa.RecordBatch.from_pylist(self._rows(now), schema=self._schema))
+                    stream.write_batch(pa.RecordBatch.from_pylist(self._rows(pace), schema=self._schema))
                     sink.flush()
                     if began >= self._tables_due:
                         self._tables_due = began + TABLES_PER_NODE * len(self._names)
-                        batch = pa.RecordBatch.from_pylist(self._table_rows(now), schema=self._tables_schema)
+                        batch = pa.RecordBatch.from_pylist(self._table_rows(pace), schema=self._tables_schema)
                         tables_stream.write_batch(batch)
                         tables_sink.flush()
                     self._stop.wait(max(0.0, period - (time.monotonic() - began)))
         except OSError as error:
             self._events.emit("error", detail={"message": f"{self._path}: no more samples of nodes: {error}"})
 
-    def _rows(self, now: float) -> list[dict[str, Any]]:
-        samples = self._cluster.samples()
+    def _rows(self, pace: Pace) -> list[dict[str, Any]]:
+        now = self._events.now() or 0.0
+        samples = self._cluster.samples(pace)
         self.alive = sum(sample is not None for sample in samples.values())
         silent = dict.fromkeys(NODE_COLUMNS, -1)
         return [
             {**(sample or silent), "t": now, "name": name, "up": sample is not None} for name, sample in samples.items()
         ]
 
-    def _table_rows(self, now: float) -> list[dict[str, Any]]:
-        known = {name: ids for name, ids in self._cluster.tables().items() if ids is not None}
+    def _table_rows(self, pace: Pace) -> list[dict[str, Any]]:
+        known = {name: ids for name, ids in self._cluster.tables(pace).items() if ids is not None}
+        now = self._events.now() or 0.0
         return [
             {"t": now, "name": name, "contact": contact}
             for name, ids in known.items()

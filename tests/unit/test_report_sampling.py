@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from harness.cluster import Pace, paced
 from harness.records import NODES_STREAM, TABLES_STREAM
 from harness.sampler import Sampler
 from harness.targets import HasTable
@@ -24,10 +25,10 @@ class Cluster:
         self.asked = threading.Event()
         self.addresses = {name: SimpleNamespace(id=id_) for name, id_ in IDS.items()}
 
-    def samples(self) -> dict[str, dict[str, int] | None]:
+    def samples(self, pace: Pace) -> dict[str, dict[str, int] | None]:
         return {"node-0": {"table": 2}, "node-1": {"table": 0}, "node-2": None}
 
-    def tables(self) -> dict[str, set[str] | None]:
+    def tables(self, pace: Pace) -> dict[str, set[str] | None]:
         self.asked.set()
         return {"node-0": {"01", "ff"}, "node-1": set(), "node-2": None}
 
@@ -51,6 +52,13 @@ def test_tables_and_counters_are_recorded_at_the_same_moments(tmp_path: Path) ->
         ("node-1", True),
         ("node-2", False),
     }
+
+
+def test_members_are_asked_one_after_another_and_all_at_once_when_it_ends() -> None:
+    waited: list[float] = []
+    assert list(paced(["a", "b", "c", "d"], Pace(40.0, waited.append))) == ["a", "b", "c", "d"]
+    assert [round(seconds) for seconds in waited] == [10, 20, 30]  # nobody really waited: as when all is to end
+    assert list(paced([], Pace(40.0, waited.append))) == []
 
 
 def test_the_kademlia_handle_can_tell_its_nodes_table() -> None:
