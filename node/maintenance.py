@@ -204,12 +204,16 @@ class Maintenance:
         now = self._peer.clock.monotonic()
         if now < self._republish_from:
             return
-        pauses = (kept.republish_at for kept in self._peer.storage.kept() if not kept.cached)
-        self._republish_from = min(pauses, default=now + self._peer.settings.republish)  # what comes later is due later
-        due = [kept for kept in self._peer.storage.kept() if kept.republish_at <= now and not kept.cached][
-            :REPUBLISH_AT_ONCE
-        ]
-        for kept in due:
+        due: list[Kept] = []
+        following = now + self._peer.settings.republish  # what comes later is due later
+        for kept in self._peer.storage.kept():
+            if kept.republish_at <= now:
+                if not kept.cached:
+                    due.append(kept)
+            elif kept.republish_at < following:
+                following = kept.republish_at
+        self._republish_from = now if due else following
+        for kept in due[:REPUBLISH_AT_ONCE]:
             self._take_turn(kept, now)
         self._send_next()
 
