@@ -50,7 +50,7 @@ SETTLED = 5.0  # s after which a contact has got what it lacked
 LEAVE_MOST = 2.0  # s; whoever stops us waits longer
 WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
-REPUBLISH_EVERY = 1.0  # s between two looks at the records
+REPUBLISH_EVERY = 1.0  # s between two looks at the records, on average
 REPUBLISH_AT_ONCE = 80  # records of one node
 GIVE_WAY = 1 / 8  # of tRepublish, for each holder that is closer
 DISTANT = 8  # times as rarely does a node republish that is no holder any more, since closer ones have come
@@ -200,7 +200,9 @@ class Maintenance:
     # --- republish -------------------------------------------------------------------------------
 
     def _republish(self) -> None:
-        self._peer.clock.call_later(REPUBLISH_EVERY, self._republish)
+        # Drawn: nodes of one machine that were once held up together would else take all their turns together from then on,
+        # and so hold each other up (Floyd and Jacobson 1993, "The synchronization of periodic routing messages").
+        self._peer.clock.call_later(REPUBLISH_EVERY * (0.5 + self._peer.rng.random()), self._republish)
         now = self._peer.clock.monotonic()
         if now < self._republish_from:
             return

@@ -89,6 +89,28 @@ def test_newcomers_leave_no_old_holders_behind_that_republish_for_ever() -> None
     assert requests() < 1.5 * before  # three and a half times as many if old holders went on
 
 
+def test_nodes_that_a_machine_held_up_together_do_not_take_their_turns_together_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Network.of(20, settings=Settings(k=8, republish=20.0))
+    looked: list[float] = []
+    look = Maintenance._republish
+
+    def noted(one: Maintenance) -> None:
+        looked.append(network.clock.monotonic())
+        look(one)
+
+    monkeypatch.setattr(Maintenance, "_republish", noted)
+    network.clock.run(5.0)  # until all timers call what was put there
+    together = [network.start(port) for port in range(21, 61)]
+    network.clock.run(10.0)
+    looked.clear()
+    network.clock.run(5.0)
+    tenths = [int(moment * 10) for moment in looked]
+    assert len(tenths) > 4 * len(together)
+    assert max(tenths.count(tenth) for tenth in set(tenths)) < len(together) / 2
+
+
 def test_a_store_asks_nobody_twice() -> None:
     network, rng = Converged(settings=Settings(k=20)), Random(8)
     network.populate(100)
