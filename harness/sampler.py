@@ -2,7 +2,7 @@
 
 Both are Arrow streams that a crash leaves readable. Tables are looked at with every sample of small clusters, and more
 rarely the larger the cluster is: they have a row per contact. Nodes are asked one after another, so that the asking makes no
-bursts of its own: all rows of a sample bear the time at which it began, all of a look at the tables that at which it was over.
+bursts of its own: all rows of a sample, and of a look at the tables, bear the time at which it began.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class Sampler:
         ]
 
     def _table_rows(self, pace: Pace) -> list[dict[str, Any]]:
-        known = {name: ids for name, ids in self._cluster.tables(pace).items() if ids is not None}
         now = self._events.now() or 0.0
+        known = {name: ids for name, ids in self._cluster.tables(pace).items() if ids is not None}
         return [
             {"t": now, "name": name, "contact": contact}
             for name, ids in known.items()
