@@ -41,7 +41,7 @@ class Pace:
     """Over how many seconds to spread what concerns all members; ``wait`` waits so many seconds, or less if all is to end."""
 
     seconds: float
-    wait: Callable[[float], object] = time.sleep
+    wait: Callable[[float], object]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from harness.errors import ExperimentError
+from harness.errors import ExperimentError, HarnessError
 from harness.experiment import load_experiment
-from harness.plan import describe, load_plan, make_plan, plan_bytes
+from harness.plan import describe, load_plan, make_plan, plan_bytes, save_plan
 from harness.records import Plan
 
 STORM = """\
@@ -187,3 +187,15 @@ def test_the_chart_fits_a_terminal(tmp_path: Path) -> None:
 def test_a_plan_without_faults_can_be_shown(tmp_path: Path) -> None:
     text = "name: calm\ncluster: {nodes: 2}\nload: {rate: 1/s}\nduration: 5s\n"
     assert "calm: 2 nodes, 5s, seed 0, 0 actions" in describe(plan_of(tmp_path, text))
+
+
+def test_a_plan_that_cannot_be_written_leaves_the_one_that_was_there(tmp_path: Path) -> None:
+    (tmp_path / "experiment.yaml").write_text(BLOWS)
+    plan, path = make_plan(load_experiment(tmp_path / "experiment.yaml", [])), tmp_path / "plan.json"
+    save_plan(plan, path)
+    before = path.read_bytes()
+    path.with_suffix(".part").mkdir()  # nothing can be written there
+    plan.seed += 1
+    with pytest.raises(HarnessError, match=r"plan\.json: cannot be written: Is a directory"):
+        save_plan(plan, path)
+    assert path.read_bytes() == before == plan_bytes(load_plan(path))
