@@ -9,8 +9,9 @@
 - Each record is republished every tRepublish by one holder: a holder that receives it meanwhile puts its own turn off
   (paper, section 2.5). The closest holder takes the first turn, and each further one gives way to those that are closer for
   a while: on a busy network, where republishing takes long, turns drawn by chance overlapped, and made it busier.
-  Expiry stays what it was. Who is not among the k closest any more hears of no such turn, so it
-  republishes DISTANT times as rarely: else each newcomer would add one republisher for each of its keys, for ever.
+  Expiry stays what it was. Who is not among the k closest any more, since others have come, hears of no such turn. It
+  asks the SENDERS closest whether they hold the record, and rests for DISTANT times as long if they do: else each
+  newcomer would add one republisher for each of its keys, for ever.
 - On leaving, records go to those that become holders by it.
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
   records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
@@ -32,7 +33,7 @@ from node.ids import BITS, BYTES, as_int, distance
 from node.peer import UNKNOWN, OnResult, Peer, Search
 from node.routing import Bucket, Entry, Heard
 from node.storage import Kept
-from node.wire import Answer, Contact, Ping, Record, Store
+from node.wire import Answer, Contact, FindValue, Found, Ping, Record, Store
 
 TICK = 0.25  # s between two looks at what is due
 PINGS_PER_TICK = 3
@@ -231,10 +232,32 @@ class Maintenance:
             return
         kept.gave_way = False
         kept.republish_at = now + self._peer.republish_pause()
-        if closer or len(closest) < k:
+        if closer >= k:
+            self._leave_to(closest[:SENDERS], kept)
+        elif closer or len(closest) < k:
             self._peer.spread(kept.record, partial(self._republished, kept))
         else:  # we are the closest, and so know the others: no lookup (paper, section 2.5)
             self._outbox.extend(Letter(contact, kept.record, math.inf) for contact in closest[: k - 1])
+
+    def _leave_to(self, holders: Sequence[Contact], kept: Kept) -> None:
+        """Rest if all of ``holders`` have the record, so that it is republished by them; else republish it.
+
+        An RPC each, where a republication takes more than twice k of them.
+        """
+        record, having, republished = kept.record, set[bytes](), False
+
+        def done(contact: Contact, result: Answer | RpcError) -> None:
+            nonlocal republished
+            if _has(result, record):
+                having.add(contact.id)
+                if len(having) == len(holders):
+                    kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
+            elif not republished:
+                republished = True
+                self._peer.spread(record, partial(self._republished, kept))
+
+        for contact in holders:
+            self._peer.call(contact, FindValue(record.key), done)
 
     def _republished(self, kept: Kept, search: Search) -> None:
         """Send the record to those whom the search did not reach with it; rest if others are its holders now."""
@@ -307,3 +330,13 @@ class Maintenance:
             self._send_next()
 
         return done
+
+
+def _has(answer: Answer | RpcError, record: Record) -> bool:
+    """Whether who answered a FIND_VALUE holds ``record`` or a newer one; a copy that ends sooner is none."""
+    held = answer.record if isinstance(answer, Found) else None
+    return held is not None and _age(held) >= _age(record)
+
+
+def _age(record: Record) -> tuple[int, bytes, float]:
+    return record.version, record.publisher, record.expires_at
