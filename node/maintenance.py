@@ -53,6 +53,7 @@ WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records, on average
 REPUBLISH_AT_ONCE = 80  # records of one node
+NEAR = 3  # holders that are closest know 99.5 % of the others (simulated: 53 to 300 nodes, k of 10 and 20), the k-th 91 %
 GIVE_WAY = 1 / 8  # of tRepublish, for each holder that is closer
 DISTANT = 8  # times as rarely does a node republish that is no holder any more, since closer ones have come
 STALE_EVERY = 1.0  # s between two looks at the buckets
@@ -234,9 +235,9 @@ class Maintenance:
         kept.republish_at = now + self._peer.republish_pause()
         if closer >= k:
             self._leave_to(closest[:SENDERS], kept)
-        elif closer or len(closest) < k:
+        elif closer >= NEAR or len(closest) < k:
             self._peer.spread(kept.record, partial(self._republished, kept))
-        else:  # we are the closest, and so know the others: no lookup (paper, section 2.5)
+        else:  # so close, we know the others: no lookup (paper, section 2.5)
             self._outbox.extend(Letter(contact, kept.record, math.inf) for contact in closest[: k - 1])
 
     def _leave_to(self, holders: Sequence[Contact], kept: Kept) -> None:
