@@ -1,8 +1,8 @@
 """What a node does by itself: joining, keeping its table fresh, republishing, handing records to newcomers.
 
-- Join: look up our own identifier through the bootstrap nodes, again and again with growing pauses, so that nodes that
-  all start at once find each other without waiting for the hourly refresh. The same again when contacts get lost.
-  Clients wait until the first of them has ended.
+- Join: look up our own identifier through the bootstrap nodes, again and again with pauses that double up to tRefresh, so
+  that nodes that start together, or one after another for a while, find each other without waiting for the hourly
+  refresh. The same again when contacts get lost. Clients wait until the first of them has ended.
 - Suspects and unverified contacts are pinged when they are due, a few at a time; so are those of which nothing was
   heard for CHECK_AFTER, so that what is handed out as alive was so lately.
 - A bucket in which nothing was looked up for tRefresh is refreshed (paper, section 2.3).
@@ -38,7 +38,7 @@ from node.wire import Answer, Contact, FindValue, Found, Ping, Record, Store
 TICK = 0.25  # s between two looks at what is due
 PINGS_PER_TICK = 3
 CHECK_AFTER = 60.0  # s of silence; BEP 5 says 15 minutes, but the sessions that it was made for are longer
-JOIN_PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)  # s after each lookup of our own identifier
+JOIN_PAUSE = 0.1  # s after the first lookup of our own identifier, on average; doubles after each, up to tRefresh
 HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's own limits still within their usual 5 s
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
@@ -53,7 +53,8 @@ WINDOW = 8  # hand-offs in flight
 EXPIRE_EVERY = 10.0  # s
 REPUBLISH_EVERY = 1.0  # s between two looks at the records, on average
 REPUBLISH_AT_ONCE = 80  # records of one node
-NEAR = 3  # holders that are closest know 99.5 % of the others (simulated: 53 to 300 nodes, k of 10 and 20), the k-th 91 %
+# The so many closest holders know 99.5 % of the others, the k-th 91 % (simulated: 53 to 300 nodes, k of 10 and 20).
+NEAR = 3
 GIVE_WAY = 1 / 8  # of tRepublish, for each holder that is closer
 DISTANT = 8  # times as rarely does a node republish that is no holder any more, since closer ones have come
 STALE_EVERY = 1.0  # s between two looks at the buckets
@@ -79,21 +80,23 @@ class Maintenance:
         self._sending = 0
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
-        self._new_neighbours = False
+        self._changed = False  # neighbours came or contacts were lost, since we last looked around
         self._leaving: Callable[[], None] | None = None
+        self._join_pause = JOIN_PAUSE
+        self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
         self._tick_due = self._republish_from = self._stale_from = 0.0
         peer.on_contact = self._on_contact
         peer.expects_others = bool(bootstrap)
 
     def start(self) -> None:
         """Join, and look after everything from now on."""
-        self._tick()
-        self._expire()
-        self._republish()
         if self._bootstrap:
             self._peer.hold_clients()
             self._peer.clock.call_later(HOLD_MOST, self._peer.release_clients)
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
+        self._tick()
+        self._expire()
+        self._republish()
 
     def leave(self, left: Callable[[], None]) -> None:
         """Hand the records to the next closest, then call ``left``; after LEAVE_MOST seconds in any case.
@@ -125,7 +128,8 @@ class Maintenance:
             nonlocal met
             if not met and not isinstance(result, RpcError):
                 met = True
-                self._look_around(0)
+                self._join_pause = JOIN_PAUSE
+                self._join()
 
         def again() -> None:
             if not met:
@@ -135,18 +139,25 @@ class Maintenance:
             self._peer.call(contact, Ping(), done)
         self._peer.clock.call_later(pause, again)
 
-    def _look_around(self, step: int) -> None:
-        """Look our own identifier up, and after a pause again."""
+    def _join(self) -> None:
+        """Look our own identifier up, and after a pause again: who came later may be closer, and not call on us."""
+        began = self._peer.clock.monotonic()
 
         def ended(_: Search) -> None:
-            took = self._peer.clock.monotonic() - began
-            if step < len(JOIN_PAUSES):  # on a busy machine with longer pauses, so that joining does not make it busier
-                self._peer.clock.call_later(max(JOIN_PAUSES[step], took), lambda: self._look_around(step + 1))
-            if step == 0:
+            pause, self._join_pause = self._join_pause, 2 * self._join_pause
+            self._rejoin.cancel()
+            if pause < self._peer.settings.refresh:
+                took = self._peer.clock.monotonic() - began  # so that joining does not make a busy machine busier
+                drawn = pause * (0.75 + self._peer.rng.random() / 2)
+                self._rejoin = self._peer.clock.call_later(max(drawn, took), self._join)
+            if pause == JOIN_PAUSE:
                 self._peer.release_clients()
                 self._refresh_far_buckets()
 
-        self._looked_around = began = self._peer.clock.monotonic()
+        self._look_around(ended)
+
+    def _look_around(self, ended: Callable[[Search], None]) -> None:
+        self._looked_around = self._peer.clock.monotonic()
         self._peer.search(self._peer.contact.id, ended)
 
     def _refresh_far_buckets(self) -> None:
@@ -183,10 +194,10 @@ class Maintenance:
         """Look around if neighbours came or contacts were lost; if nobody in the table answers, the bootstrap nodes may."""
         before, self._alive = self._alive, self._peer.table.alive()
         if self._alive:
-            changed = self._new_neighbours or self._alive < before
-            if changed and now - self._looked_around >= LOOK_AGAIN:
-                self._new_neighbours = False
-                self._look_around(len(JOIN_PAUSES))
+            self._changed |= self._alive < before
+            if self._changed and now - self._looked_around >= LOOK_AGAIN:
+                self._changed = False
+                self._look_around(lambda _search: None)
             return
         if self._bootstrap and now - self._bootstrap_asked >= LONELY:
             self._ask_bootstrap(BOOTSTRAP_PAUSE_MOST)
@@ -278,7 +289,7 @@ class Maintenance:
             self._peer.table.hurry(now)
         if heard.new and contact in self._peer.table.closest(self._peer.contact.id, self._peer.settings.k):
             # Who came with it, and has us not among its own closest, does not call on us: we have to look for it.
-            self._new_neighbours = True
+            self._changed = True
         since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
         since = min(since, self._owed.pop(contact.id, math.inf))
         newcomer = as_int(contact.id)
