@@ -9,6 +9,8 @@ stores, is no worse than before any fault, up to the next injection or the end o
 - A window is bad only if chance does not explain it: if its failures (or its operations slower than that p99 may be)
   are so many that a network exactly at the limit would show as many with a probability below ALPHA. That is the exact
   binomial bound, and it holds for few operations as for many.
+- The last window ends so long before the next injection as an operation may take to be no slow one: who still waits
+  when the next fault begins, waits for that.
 - A window without a single operation shows nothing: then recovery is unknown. So it is if there are too few operations
   before the first fault, or no whole window after the heal.
 
@@ -77,10 +79,10 @@ class _Series:
 
 def recovery_after(window: Window, windows: Windows, load: pd.DataFrame) -> Recovery:
     """Recovery from one fault. ``load`` has the columns kind, intended, finished, latency, outcome."""
-    horizon = min(windows.next_injection(window.healed), windows.end)
+    injection = windows.next_injection(window.healed)
     if not math.isfinite(window.healed):
         return Recovery(None, 0.0, "it was never healed")
-    seen = max(0.0, horizon - window.healed)
+    seen = max(0.0, min(injection, windows.end) - window.healed)
     series: list[_Series] = []
     for kind in ("lookup", "store"):
         rows = load.loc[load["kind"] == kind, COLUMNS].sort_values("intended", kind="stable")
@@ -89,7 +91,8 @@ def recovery_after(window: Window, windows: Windows, load: pd.DataFrame) -> Reco
             if baseline is None:
                 return Recovery(None, seen, f"there are fewer than {ENOUGH} {kind}s before the first fault")
             series.append(_flagged(rows, baseline))
-    return _first_good(series, window.healed, seen)
+    waiting = max((one.baseline.limit for one in series), default=0.0)
+    return _first_good(series, window.healed, seen, min(injection - waiting, windows.end))
 
 
 def baseline_of(rows: pd.DataFrame, first_injection: float) -> Baseline | None:
@@ -123,8 +126,9 @@ def _flagged(rows: pd.DataFrame, baseline: Baseline) -> _Series:
     )
 
 
-def _first_good(series: Sequence[_Series], healed: float, seen: float) -> Recovery:
-    count = math.floor((seen - WIDTH) / STEP + 1e-9) + 1
+def _first_good(series: Sequence[_Series], healed: float, seen: float, until: float) -> Recovery:
+    """The first of the windows up to ``until`` from which on all are good."""
+    count = math.floor((until - healed - WIDTH) / STEP + 1e-9) + 1
     if count < 1:
         return Recovery(None, seen, f"less than {WIDTH:g} s were left to look at")
     starts: Floats = healed + STEP * np.arange(count, dtype=np.float64)

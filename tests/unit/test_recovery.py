@@ -110,6 +110,15 @@ def test_a_second_fault_ends_the_looking() -> None:
     assert (found.seconds, found.seen, found.known) == (None, 5.0, True)
 
 
+def test_who_waits_when_the_next_fault_begins_is_held_against_that_one_alone() -> None:
+    windows = Windows([CUT, Window("kill", "kill", 20.0, 20.0)], [10.0, 20.0], 40.0)
+    found = recovery_after(CUT, windows, load([(19.945, 20, 0.0, 1.0)], rate=1000))
+    assert (found.seconds, found.seen) == (0.0, 5.0)
+    assert recovery_after(CUT, windows, load([(19.8, 20, 0.0, 1.0)], rate=1000)).seconds is None, (
+        "they waited before it"
+    )
+
+
 def test_less_than_one_window_shows_nothing() -> None:
     windows = Windows([CUT], [10.0], 17.5)
     found = recovery_after(CUT, windows, load([], end=17.5))
