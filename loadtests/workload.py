@@ -39,9 +39,8 @@ from loadtests.recorder import Operation
 
 DEADLINE_SLACK = 0.5  # s over an operation's timeout after which its client is cut off
 BURST = 64  # late arrivals that are sent before other greenlets get their turn
-TOGETHER = (
-    2e-4  # s; arrivals that are due closer together than this wake the sender once: waking costs as much as asking
-)
+# s; arrivals that are due closer together than this wake the sender once: waking costs as much as asking
+TOGETHER = 2e-4
 WATCH_EVERY = 0.1  # s between two looks at clients that should have kept their deadlines
 GLANCE = 0.05  # s between two looks at whether the load was told to end
 UNKNOWN = -1

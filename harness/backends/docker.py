@@ -293,9 +293,8 @@ class DockerBackend(Lives[_Container]):
             "user": USER,
             "ports": list(published),
             "labels": self._labels | {labels.MEMBER: name},
-            "healthcheck": {
-                "test": ["NONE"]
-            },  # readiness is heard, and a check a node a second costs more than the node
+            # readiness is heard, and a check a node a second costs more than the node
+            "healthcheck": {"test": ["NONE"]},
             "host_config": api.create_host_config(**settings | host),
             "networking_config": api.create_networking_config(
                 {network.name: api.create_endpoint_config(ipv4_address=address)}
