@@ -27,6 +27,7 @@ from loadtests.control import Command, Control, Preload, Quit, ReadBackKeys, Sta
 from loadtests.errors import ConfigError, ControlError, LoadError
 from loadtests.locust_session import LocustSession
 from loadtests.phases import preload, read_back
+from loadtests.priority import run_first
 from loadtests.recorder import Recorder
 from loadtests.workload import Workload
 
@@ -130,6 +131,7 @@ class Worker:
         self._workload.begin(clock)
         gc.freeze()  # what Locust's import made lives for ever: looking through it again and again stalls the load
         gc.set_threshold(YOUNG)  # looking through rows that wait to be written costs a sixth of an operation
+        log.info("this worker runs %s", "before the nodes" if run_first() else "beside the nodes: it may not run before them")
         self._session.start()
         self._control.tell("started")
         while not self._stop.is_set() and (left := self._workload.end - time.monotonic()) > 0:
