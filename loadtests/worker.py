@@ -131,7 +131,10 @@ class Worker:
         self._workload.begin(clock)
         gc.freeze()  # what Locust's import made lives for ever: looking through it again and again stalls the load
         gc.set_threshold(YOUNG)  # looking through rows that wait to be written costs a sixth of an operation
-        log.info("this worker runs %s", "before the nodes" if run_first() else "beside the nodes: it may not run before them")
+        first = run_first()
+        log.info(
+            "this worker runs %s", "before the nodes" if first else "beside the nodes, as it may not run before them"
+        )
         self._session.start()
         self._control.tell("started")
         while not self._stop.is_set() and (left := self._workload.end - time.monotonic()) > 0:
