@@ -395,7 +395,7 @@ def _ping(arguments: argparse.Namespace) -> int:
 
 def _put(arguments: argparse.Namespace) -> int:
     client = _client(arguments)
-    result = client.put(ids.key_of(arguments.key.encode()), arguments.value.encode(), timeout=ASK_TIMEOUT)
+    result = client.put(ids.key_of(os.fsencode(arguments.key)), os.fsencode(arguments.value), timeout=ASK_TIMEOUT)
     client.close()
     _say({"acks": result.acks, "hops": result.hops, "rpcs": result.rpcs, "timeouts": result.timeouts})
     return 0 if result.acks else 1
@@ -403,7 +403,7 @@ def _put(arguments: argparse.Namespace) -> int:
 
 def _get(arguments: argparse.Namespace) -> int:
     client = _client(arguments)
-    result = client.get(ids.key_of(arguments.key.encode()), timeout=ASK_TIMEOUT)
+    result = client.get(ids.key_of(os.fsencode(arguments.key)), timeout=ASK_TIMEOUT)
     client.close()
     if not result.found:
         sys.stderr.write(f"node: nothing is stored under {arguments.key!r}\n")

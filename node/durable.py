@@ -8,6 +8,7 @@ locked for one process. All records are in memory too: reads never touch the dis
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from node.errors import StorageError
@@ -62,4 +63,7 @@ class DurableStorage(MemoryStorage):
         return ""
 
     def _erase(self, keys: list[bytes]) -> None:
-        self._database.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])
+        with suppress(
+            sqlite3.Error
+        ):  # what a full disk does not let go of has expired, and goes when the file is opened
+            self._database.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])

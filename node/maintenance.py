@@ -119,8 +119,8 @@ class Maintenance:
 
     # --- join ------------------------------------------------------------------------------------
 
-    def _ask_bootstrap(self, pause: float) -> None:
-        """Ping all bootstrap nodes; look around once one has answered, or else try again."""
+    def _ask_bootstrap(self, pause: float = 0.0) -> None:
+        """Ping all bootstrap nodes; look around once one has answered, or else try again after ``pause``; 0: do not."""
         self._bootstrap_asked = self._peer.clock.monotonic()
         met = False
 
@@ -137,7 +137,8 @@ class Maintenance:
 
         for contact in self._bootstrap:
             self._peer.call(contact, Ping(), done)
-        self._peer.clock.call_later(pause, again)
+        if pause:
+            self._peer.clock.call_later(pause, again)
 
     def _join(self) -> None:
         """Look our own identifier up, and after a pause again: who came later may be closer, and not call on us."""
@@ -200,7 +201,7 @@ class Maintenance:
                 self._look_around(lambda _search: None)
             return
         if self._bootstrap and now - self._bootstrap_asked >= LONELY:
-            self._ask_bootstrap(BOOTSTRAP_PAUSE_MOST)
+            self._ask_bootstrap()
         if now - self._lonely_pinged >= LONELY_PING and len(self._peer.table):
             self._lonely_pinged = now
             anybody = self._peer.rng.choice(list(self._peer.table.entries()))
@@ -209,6 +210,7 @@ class Maintenance:
     def _expire(self) -> None:
         self._peer.clock.call_later(EXPIRE_EVERY, self._expire)
         self._peer.storage.expire(wall=self._peer.clock.wall())
+        self._owed = {i: since for i, since in self._owed.items() if self._peer.table.entry(i) is not None}
 
     # --- republish -------------------------------------------------------------------------------
 
@@ -260,6 +262,7 @@ class Maintenance:
 
         def done(contact: Contact, result: Answer | RpcError) -> None:
             nonlocal republished
+            self._keep_newer(result, record)
             if _has(result, record):
                 having.add(contact.id)
                 if len(having) == len(holders):
@@ -271,12 +274,19 @@ class Maintenance:
         for contact in holders:
             self._peer.call(contact, FindValue(record.key), done)
 
+    def _keep_newer(self, answer: Answer | RpcError, record: Record) -> None:
+        """Who is no holder any more hears of no new version, and would hand the old one out as long as that lives."""
+        newer = answer.record if isinstance(answer, Found) else None
+        if newer is not None and _age(newer) > _age(record):
+            self._peer.keep(newer)
+
     def _republished(self, kept: Kept, search: Search) -> None:
         """Send the record to those whom the search did not reach with it; rest if others are its holders now."""
         record = kept.record
         others, holds = self._peer.holders(record.key, search.lookup.closest())
         if search.complete and not holds:
             kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
+            self._peer.call(others[0], FindValue(record.key), lambda _, result: self._keep_newer(result, record))
         self._outbox.extend(Letter(contact, record, math.inf) for contact in others if contact.id not in search.acked)
         self._send_next()
 

@@ -22,6 +22,7 @@ from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
     NONCE_LIMIT,
+    VALUE_LIMIT,
     Answer,
     Contact,
     FindNode,
@@ -339,8 +340,14 @@ class Peer:
     def call(self, contact: Contact, message: Request, done: OnResult) -> None:
         """Send an RPC, and learn from how it goes. ``done`` may be called twice: a timeout, then the late answer."""
 
+        asked_at = self.clock.monotonic()
+
         def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
-            done(contact, self._learn(contact, message, result, sent_at, sender))
+            if contact.id == UNKNOWN and sender is not None and _address(sender.contact) != _address(contact):
+                self.call(sender.contact, message, done)  # that it lives where it says, its answer from there shows
+                return
+            self._learn(contact, message, result, sent_at, sender, asked_at)
+            done(contact, self._outcome(contact, result, sender))
 
         self._count("rpcs_out", type(message))
         self.transport.send(contact, message, self.timeout_of(contact), finished)
@@ -365,23 +372,34 @@ class Peer:
         self._usual_rtt = usual * (1.1 if rtt > usual else 1 / 1.1)
 
     def _learn(
-        self, asked: Contact, message: Request, result: Answer | RpcError, sent_at: float, sender: Sender | None
-    ) -> Answer | RpcError:
-        """Note how an RPC went. Whoever answers at an address is who lives there: an answer of another is a failure."""
+        self,
+        asked: Contact,
+        message: Request,
+        result: Answer | RpcError,
+        sent_at: float,
+        sender: Sender | None,
+        asked_at: float,
+    ) -> None:
+        """Note how an RPC went. Who answers at an address, and says that it lives there, does; a refusal is an answer."""
         now = self.clock.monotonic()
         if isinstance(result, RpcTimeout):
             self._count("timeouts", type(message))
-        if not isinstance(result, RpcError) and sender is not None:
-            contact = sender.contact
+        if sender is not None and _address(sender.contact) == _address(asked):
             self._note_rtt(now - sent_at)
-            heard = self.table.answered(contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
+            heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
             if heard:
-                self.on_contact(contact, heard)
-            if asked.id in (contact.id, UNKNOWN):
-                return result
-            result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
-        self.table.failed(asked.id, now)
-        return result if isinstance(result, RpcError) else RpcError("an answer without a sender")
+                self.on_contact(sender.contact, heard)
+        if not _is_of(asked, sender):
+            self.table.failed(asked.id, now, asked_at=asked_at)
+
+    @staticmethod
+    def _outcome(asked: Contact, result: Answer | RpcError, sender: Sender | None) -> Answer | RpcError:
+        """What came of an RPC: an answer of another than was asked is a failure."""
+        if isinstance(result, RpcError) or _is_of(asked, sender):
+            return result
+        if sender is None:
+            return RpcError("an answer without a sender")
+        return RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
@@ -430,6 +448,9 @@ class Peer:
 
     def put(self, message: Put, reply: Reply) -> None:
         """Store a value at the k closest nodes, this one among them if it is."""
+        if len(message.value) > VALUE_LIMIT:
+            reply(Refusal(f"a value of {len(message.value)} bytes is over the limit of {VALUE_LIMIT}"))
+            return
         ttl = message.ttl or self.settings.expire
         record = Record(message.key, message.value, message.version, self.contact.id, self.clock.wall() + ttl)
         self.spread(record, lambda search: Spread(self, record, search, reply).start())
@@ -493,3 +514,14 @@ class Peer:
         told |= {"overtaken": self.overtaken, "store_bytes": self.storage.size}
         told |= {"loop_lag_us": int(self.lag * 1e6), "loop_lag_most_us": int(self.lag_most * 1e6)}
         return told | self.transport.counters()
+
+
+def _address(contact: Contact) -> tuple[str, int]:
+    return contact.host, contact.port
+
+
+def _is_of(asked: Contact, sender: Sender | None) -> bool:
+    """Whether an answer came from whom it was asked of."""
+    if sender is None:
+        return False
+    return asked.id in (sender.contact.id, UNKNOWN) and _address(asked) == _address(sender.contact)

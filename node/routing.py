@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import bisect
 import heapq
+import math
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
@@ -60,6 +61,7 @@ class Entry:
     steady_since: float = 0.0
     retry_at: float = 0.0
     failing_since: float = 0.0
+    failed_at: float = 0.0  # when the last failure was counted
     rtt: float = 0.0  # smoothed round-trip time in seconds, 0 while unknown
     deviation: float = 0.0
 
@@ -207,8 +209,10 @@ class RoutingTable:
         if entry is None:
             self._request_of_stranger(contact, now)
             return False
-        if entry.contact != contact:
-            return False  # an identity moves only when the new address has answered
+        if entry.contact != contact:  # an identity moves only when the new address has answered
+            moved = entry.failures > 0 and now - entry.seen >= BACKOFF_FIRST
+            entry.seen = now if moved else entry.seen  # one such ping at a time
+            return moved
         entry.seen = now
         if entry.failures:
             entry.retry_at = min(entry.retry_at, now)  # it lives, it seems: ping it without further delay
@@ -218,8 +222,11 @@ class RoutingTable:
             entry.retry_at = now + BACKOFF_FIRST  # one such ping at a time
         return changed
 
-    def failed(self, identifier: bytes, now: float) -> None:
-        """Note that a contact did not answer."""
+    def failed(self, identifier: bytes, now: float, *, asked_at: float = math.inf) -> None:
+        """Note that a contact did not answer what it was asked at ``asked_at``.
+
+        Requests that were under way together fail together: that is one failure, and not so many in a row.
+        """
         entry = self._by_id.get(identifier)
         if entry is None:
             self._bucket_of(as_int(identifier)).spares.pop(identifier, None)
@@ -227,6 +234,9 @@ class RoutingTable:
         if not entry.failures:
             entry.failing_since = now
             self._changed()
+        elif asked_at < entry.failed_at:
+            return
+        entry.failed_at = now
         entry.failures += 1
         entry.retry_at = now + back_off(entry.failures, now - entry.failing_since)
         if entry.failures >= EVICTION_FAILURES:
@@ -411,7 +421,9 @@ class RoutingTable:
     def _count_subnet(self, contact: Contact, change: int) -> None:
         if self._limits.table:
             subnet = self._limits.subnet_of(contact.host)
-            self._subnets[subnet] = self._subnets.get(subnet, 0) + change
+            count = self._subnets.pop(subnet, 0) + change
+            if count:
+                self._subnets[subnet] = count
 
     def _split(self, bucket: Bucket) -> None:
         middle = (bucket.low + bucket.high) // 2

@@ -2,7 +2,8 @@
 
 Time is an argument: wall-clock seconds, as in `Record.expires_at`, unless it is said to be monotonic.
 
-The newest (version, publisher) wins. Republishing never prolongs a record's life: expiry is part of the record. Two
+The newest (version, publisher) wins, and of the same the one that lives longer: it was put later. Republishing never
+prolongs a record's life: expiry is part of the record. Two
 quotas bound the store, by count and by bytes of values; a record that does not fit is refused, and nothing that was
 acknowledged is dropped for it. No publisher gets more than PUBLISHER_SHARE of either.
 
@@ -12,6 +13,7 @@ saved. The record itself takes its place when it comes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -97,10 +99,10 @@ class MemoryStorage:
 
     def put(self, record: Record, *, wall: float, now: float, republish_at: float, cached: bool = False) -> str:
         """See `Storage.put`."""
-        if record.expires_at <= wall:
-            return "it has expired"
+        if not wall < record.expires_at < math.inf:
+            return "it has expired, or never would"
         old = self._kept.get(record.key)
-        if old is not None and not _replaces(record, old, cached=cached):
+        if old is not None and old.record.expires_at > wall and not _replaces(record, old, cached=cached):
             # Somebody has just republished it: no need to do it as well.
             old.republish_at, old.gave_way = republish_at, False
             return ""
@@ -135,9 +137,9 @@ class MemoryStorage:
     def expire(self, *, wall: float) -> int:
         """See `Storage.expire`."""
         dead = [key for key, kept in self._kept.items() if kept.record.expires_at <= wall]
-        self._erase(dead)
         for key in dead:
             self._drop(key)
+        self._erase(dead)
         return len(dead)
 
     def close(self) -> None:
@@ -177,7 +179,9 @@ def _replaces(new: Record, old: Kept, *, cached: bool) -> bool:
     if cached and not old.cached:
         return False
     one, other = (new.version, new.publisher), (old.record.version, old.record.publisher)
-    return one > other or (one == other and old.cached and (not cached or new.expires_at > old.record.expires_at))
+    if one != other:
+        return one > other
+    return new.expires_at > old.record.expires_at or (old.cached and not cached)
 
 
 def held(storage: Storage) -> tuple[Held, ...]:

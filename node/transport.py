@@ -24,6 +24,7 @@ import heapq
 import itertools
 import resource
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -51,6 +52,7 @@ MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
 AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
+MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
 IN_WORK = 512  # requests of one connection that have no answer yet
 # s without a frame; clients may be slower than nodes, which check contacts every minute
 IDLE_OUT, IDLE_IN = 120.0, 600.0
@@ -110,6 +112,8 @@ class Frames(asyncio.Protocol):
         self.wire: asyncio.Transport | None = None
         self.used_at = owner.loop.time()
         self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
+        self._undealt: deque[bytes] = deque()  # bodies that wait, as reading from this connection is paused
         self.frames = 0
         self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
 
@@ -117,23 +121,41 @@ class Frames(asyncio.Protocol):
         self.wire = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
 
     def data_received(self, data: bytes) -> None:
-        owner = self._owner
-        owner.count["bytes_in"] += len(data)
+        self._owner.count["bytes_in"] += len(data)
         try:
-            for body in self._reader.feed(data):
+            bodies = self._reader.feed(data)
+        except WireError as error:
+            self._malformed(error)
+            return
+        self.used_at = self._owner.loop.time()
+        if not self._reader.waiting:
+            self.partial_since = 0.0
+        elif bodies or not self.partial_since:
+            self.partial_since = self.used_at
+        self._undealt.extend(bodies)
+        self.deal()
+
+    def deal(self) -> None:
+        """Decode and pass on what has come, until reading is paused."""
+        owner, undealt = self._owner, self._undealt
+        try:
+            while undealt and not self.paused():
+                body = undealt.popleft()
                 envelope = decode(body, owner.cluster)
                 owner.count_kind(owner.kinds_in, envelope.message, len(body))
                 self.frames += 1
                 self.received(envelope)
         except WireError as error:
-            owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
-            self.abort()
-            return
-        self.used_at = owner.loop.time()
-        if self._reader.waiting:
-            self.partial_since = self.partial_since or self.used_at
-        else:
-            self.partial_since = 0.0
+            undealt.clear()
+            self._malformed(error)
+
+    def paused(self) -> bool:
+        """Whether what has come has to wait."""
+        return False
+
+    def _malformed(self, error: WireError) -> None:
+        self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
+        self.abort()
 
     def send(self, envelope: Envelope) -> None:
         """Send it before the event loop waits again. Raises WireError if it is too long."""
@@ -145,12 +167,13 @@ class Frames(asyncio.Protocol):
             if not self._unsent:
                 owner.flush_soon(self)
             self._unsent.append(frame)
-            if len(self._unsent) == AT_ONCE:
+            self._unsent_bytes += len(frame)
+            if len(self._unsent) == AT_ONCE or self._unsent_bytes >= MUCH:
                 self.flush()
 
     def flush(self) -> None:
         """Write what `send` was given."""
-        frames, self._unsent = self._unsent, []
+        frames, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if not frames or self.wire is None or self.wire.is_closing():
             return
         try:
@@ -208,6 +231,12 @@ class Incoming(Frames):
         self._paused -= 1
         if not self._paused and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
+            if self._undealt:
+                self._owner.loop.call_soon(self.deal)
+
+    def paused(self) -> bool:
+        """See `Frames.paused`. What comes in one read may be much more than may be in work."""
+        return self._paused > 0 or self.wire is None or self.wire.is_closing()
 
     def idle(self) -> bool:
         """Whether no request of it is in work."""
@@ -250,7 +279,7 @@ class Outgoing(Frames):
         queue, self.queue = self.queue, []
         for pending in queue:
             if not pending.timed_out:
-                self.submit(pending)
+                self._owner.submit(self, pending)
 
     def submit(self, pending: Pending) -> None:
         """Send now, or as soon as the connection stands. Raises RpcRefused if too many wait, WireError if too long."""
@@ -335,8 +364,8 @@ class TcpTransport:
         host, port = self.sender.contact.host, self.sender.contact.port
         try:
             self._server = await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
-        except OSError as error:
-            raise ListenError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        except (OSError, OverflowError, ValueError) as error:  # the last two: no address at all
+            raise ListenError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', '') or error}") from error
         self._tidier = self.loop.call_later(TIDY, self._tidy)
 
     async def close(self) -> None:
@@ -392,7 +421,7 @@ class TcpTransport:
         """See `Transport.send`."""
         pending = Pending(contact, message, time.monotonic() + timeout, done)
         self._watch(pending.deadline, pending)
-        self._submit(pending)
+        self.submit(self._connection_to(contact), pending)
 
     def admits(self, peer: tuple[str, int] | None) -> bool:
         """Whether somebody at that address may connect at all: nobody named means everybody."""
@@ -400,9 +429,10 @@ class TcpTransport:
             return True
         return peer is not None and any(ip_address(peer[0]) in network for network in self.admitted)
 
-    def _submit(self, pending: Pending) -> None:
+    def submit(self, connection: Outgoing, pending: Pending) -> None:
+        """Send a request over a connection, or have it fail."""
         try:
-            self._connection_to(pending.contact).submit(pending)
+            connection.submit(pending)
         except (RpcRefused, WireError) as error:
             refused = error if isinstance(error, RpcRefused) else RpcRefused(str(error))
             self.loop.call_soon(self._fail, pending, refused)  # a caller is never called back before `send` returns
@@ -464,7 +494,7 @@ class TcpTransport:
             host, port = self.egress[0], port + self.egress[1]
         try:
             await asyncio.wait_for(self.loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
-        except (OSError, OverflowError, UnicodeError, RuntimeError) as error:  # the middle two: no address at all
+        except (OSError, OverflowError, ValueError, RuntimeError) as error:  # the middle two: no address at all
             self._forget(connection)
             waiting = [*connection.queue, *connection.waiting.values()]
             connection.queue, connection.waiting = [], {}
@@ -484,7 +514,7 @@ class TcpTransport:
                 self._fail(pending, RpcDisconnected("the connection was closed twice before the answer"))
             else:
                 pending.redialled = True
-                self._submit(pending)
+                self.submit(self._connection_to(pending.contact), pending)
 
     def _forget(self, connection: Outgoing) -> None:
         if self._pool.get(connection.address) is connection:

@@ -16,13 +16,13 @@ from random import Random
 from typing import TypeVar
 
 from node.environment import Done
-from node.errors import RpcRefused, RpcTimeout
+from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BITS, as_int, distance, key_of, random_id
 from node.maintenance import Maintenance
 from node.peer import Peer, Search
 from node.settings import Settings
 from node.storage import MemoryStorage
-from node.wire import Answer, Contact, Get, GetResult, Put, PutResult, Record, Request, Sender
+from node.wire import Answer, Contact, Get, GetResult, Put, PutResult, Record, Refusal, Request, Sender
 
 HOST = "h"
 
@@ -207,7 +207,7 @@ class Line:
         def landed(answer: Answer, sender: Sender) -> None:
             if self._here():
                 open_.clear()
-                done(answer, sent_at, sender)
+                done(RpcError(answer.why) if isinstance(answer, Refusal) else answer, sent_at, sender)
 
         def timed_out() -> None:
             if open_ and self._here():

@@ -22,7 +22,10 @@ import msgspec
 from node.errors import WireError
 from node.ids import BYTES
 
-FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body; a value of 1 MiB and its envelope fit with room to spare
+FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body
+VALUE_LIMIT: Final = (
+    FRAME_LIMIT - 2048
+)  # bytes of a value: what is around it in a STORE, with a long host name, fits too
 HEADER: Final = 4
 NONCE_LIMIT: Final = 64  # bytes of a nonce that are remembered
 MOST_CONTACTS: Final = 1024  # in one answer; far above any k

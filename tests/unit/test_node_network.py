@@ -11,14 +11,16 @@ from random import Random
 
 import pytest
 
-from node.errors import RpcRefused
+from node.errors import RpcError, RpcRefused
 from node.ids import key_of
 from node.maintenance import Maintenance
 from node.settings import Settings
 from node.virtual import HOST, Network
 from node.wire import (
+    VALUE_LIMIT,
     Answer,
     Contact,
+    Envelope,
     FindNode,
     Get,
     GetResult,
@@ -29,7 +31,11 @@ from node.wire import (
     PingVia,
     Put,
     PutResult,
+    Record,
+    Refusal,
     Sender,
+    Store,
+    encode,
 )
 
 
@@ -100,6 +106,103 @@ def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
     network.start(2)
     network.clock.run(5.0)
     assert network.lacks() == 0
+
+
+def test_a_node_that_comes_back_at_another_address_is_found_there() -> None:
+    network = Network.of(12)
+    known = network.peers[5].contact
+    network.kill(5)
+    network.clock.run(20.0)
+    moved = network.place(Contact(known.id, HOST, 50))
+    Maintenance(moved, [(HOST, 1), (HOST, 2)]).start()
+    network.clock.run(90.0)
+    assert all(
+        peer.table.entry(known.id).contact == moved.contact  # type: ignore[union-attr]
+        for port, peer in network.peers.items()
+        if port != 50 and peer.table.entry(known.id)
+    )
+    assert network.lacks() == 0
+
+
+def test_a_node_that_claims_anothers_address_does_not_take_its_place() -> None:
+    network = Network.of(12)
+    victim = network.peers[5].contact
+    liar = network.place(Contact(key_of(b"liar"), HOST, 50))
+    true_self = liar.contact
+    liar.transport.sender = Sender(Contact(true_self.id, victim.host, victim.port), 99)  # type: ignore[attr-defined]
+    network.peers[7].ping(true_self)
+    network.clock.run(2.0)
+    assert network.peers[7].table.entry(true_self.id) is None
+    entry = network.peers[7].table.entry(victim.id)
+    assert entry is None or entry.alive
+
+
+def test_a_node_joins_through_one_that_it_knows_by_another_name() -> None:
+    network = Network.of(3)
+    peer = network.place(Contact(key_of(b"newcomer"), HOST, 50))
+    Maintenance(peer, [("another name", 1)]).start()
+    network.clock.run(2.0)
+    assert network.lacks() == 0
+
+
+def test_a_lonely_node_asks_its_bootstrap_nodes_now_and_then() -> None:
+    network = Network.of(3)
+    for port in (1, 2):
+        network.kill(port)
+    network.clock.run(20.0)
+    network.trace.clear()
+    network.clock.run(60.0)
+    assert len([1 for _, source, _, what in network.trace if source == 3 and what == "Ping"]) <= 60 + 2 * 6 + 10
+
+
+def test_a_value_that_fits_into_no_store_is_refused_and_harms_nobody() -> None:
+    network = Network.of(5)
+    answers: list[Answer] = []
+    network.peers[2].handle(None, Put(key_of(b"x"), bytes(VALUE_LIMIT + 1)), answers.append)
+    assert isinstance(answers[0], Refusal)
+    assert "over the limit" in answers[0].why
+    frame = encode(Envelope("c" * 64, 2**32, Sender(Contact(bytes(20), "h" * 255, 65535), 2**63), Store(
+        Record(bytes(20), bytes(VALUE_LIMIT), 2**63, bytes(20), 1e12), search=True)))  # fmt: skip
+    assert len(frame) > VALUE_LIMIT
+
+
+def test_a_refusal_is_an_answer_of_one_who_is_alive() -> None:
+    network = Network.of(5)
+    network.peers[2].table.failed(network.peers[3].contact.id, network.clock.now)
+    network.peers[3].handle = lambda sender, message, reply: reply(Refusal("no"))  # type: ignore[method-assign]
+    results: list[object] = []
+    network.peers[2].call(network.peers[3].contact, Ping(), lambda _, result: results.append(result))
+    network.clock.run(1.0)
+    assert isinstance(results[0], RpcError)
+    assert not network.peers[2].table.is_suspect(network.peers[3].contact.id)
+
+
+def test_requests_that_time_out_together_are_one_failure() -> None:
+    network = Network.of(5)
+    network.cut = lambda source, destination: {source, destination} == {2, 3}
+    for _ in range(8):
+        network.peers[2].ping(network.peers[3].contact)
+    network.clock.run(0.6)
+    entry = network.peers[2].table.entry(network.peers[3].contact.id)
+    assert entry is not None
+    assert entry.failures <= 2, "and one ping that followed"
+
+
+def test_who_learns_of_a_newer_version_when_it_is_no_holder_any_more_hands_that_out() -> None:
+    network = Network.of(10, settings=Settings(k=8, republish=20.0))
+    network.put(1, "x", 1)
+    for port in range(11, 41):
+        network.start(port)
+    network.clock.run(5.0)
+    network.put(1, "x", 2)
+    network.clock.run(90.0)
+    key = key_of(b"x")
+    versions = [
+        record.version
+        for peer in network.peers.values()
+        if (record := peer.storage.get(key, wall=network.clock.wall()))
+    ]
+    assert set(versions) == {2}
 
 
 def test_an_idle_network_is_quiet() -> None:

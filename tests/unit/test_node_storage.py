@@ -1,5 +1,6 @@
 """The store: newest wins, expiry is absolute, quotas hold; in memory and in a file alike."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,29 @@ def test_the_newest_version_and_publisher_wins(storage: Storage, first: Record, 
     found = storage.get(KEY, wall=0.0)
     assert found is not None
     assert found.value == wins
+
+
+def test_of_one_version_the_one_that_was_put_later_wins(storage: Storage) -> None:
+    put(storage, record(expires_at=30.0))
+    assert put(storage, record(b"later", expires_at=3600.0)) == ""
+    assert put(storage, record(b"late", expires_at=30.0)) == ""
+    storage.expire(wall=60.0)
+    found = storage.get(KEY, wall=60.0)
+    assert found is not None
+    assert found.value == b"later"
+
+
+def test_what_has_expired_keeps_nothing_out(storage: Storage) -> None:
+    put(storage, record(version=2, expires_at=10.0))
+    assert put(storage, record(b"new", version=1, expires_at=30.0), wall=11.0) == ""
+    storage.expire(wall=12.0)
+    assert storage.get(KEY, wall=12.0) is not None
+
+
+@pytest.mark.parametrize("expires_at", [math.nan, math.inf, -math.inf])
+def test_what_would_never_expire_is_refused(storage: Storage, expires_at: float) -> None:
+    assert "expired, or never would" in put(storage, record(expires_at=expires_at))
+    assert len(storage) == 0
 
 
 def test_a_record_is_not_given_out_after_its_expiry(storage: Storage) -> None:
@@ -157,7 +181,7 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
-    """A store against a dictionary that keeps the newest."""
+    """A store against a dictionary that keeps the newest, and of one version the one that lives longest."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,13 +196,20 @@ class StoreAgainstModel(RuleBasedStateMachine):
         new = record(value, version, expires_at=self.wall + life, key=key)
         why = self.storage.put(new, wall=self.wall, now=0.0, republish_at=0.0)
         assert bool(why) == (life == 0)
-        old = self.model.get(key)
-        if not why and (old is None or new.version > old.version):
+        old = self.alive(key)
+        if not why and (old is None or (new.version, new.expires_at) > (old.version, old.expires_at)):
             self.model[key] = new
 
+    def alive(self, key: bytes) -> Record | None:
+        kept = self.model.get(key)
+        return kept if kept is not None and kept.expires_at > self.wall else None
+
     @rule(passed=st.integers(1, 5))
-    def wait_and_expire(self, passed: int) -> None:
+    def wait(self, passed: int) -> None:
         self.wall += passed
+
+    @rule()
+    def expire(self) -> None:
         self.storage.expire(wall=self.wall)
         self.model = {key: kept for key, kept in self.model.items() if kept.expires_at > self.wall}
 
@@ -186,7 +217,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def agrees(self) -> None:
         assert {kept.record.key: kept.record for kept in self.storage.kept()} == self.model
         for key in (KEY, A, B):
-            assert self.storage.get(key, wall=self.wall) == self.model.get(key)
+            assert self.storage.get(key, wall=self.wall) == self.alive(key)
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase

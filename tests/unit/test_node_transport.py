@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from node import transport as module
-from node.errors import RpcError
+from node.errors import RpcError, RpcRefused
 from node.transport import TcpTransport
 from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
@@ -69,6 +70,34 @@ def test_too_many_requests_in_work_stop_the_reading_until_some_are_answered(monk
     run(test)
 
 
+def test_requests_that_come_in_one_read_wait_too_while_answers_are_not_taken() -> None:
+    """Else one read of small requests for large values would fill the memory with answers that nobody reads."""
+    big = Pong(bytes(2**20), 0)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        served = 0
+
+        def answer(_sender: Sender | None, _message: Request, reply: Reply) -> None:
+            nonlocal served
+            served += 1
+            reply(big)
+
+        transport.handler = answer
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(b"".join(ping(rid) for rid in range(50)))
+        await until(lambda: served)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert served < 20
+        frames, read = FrameReader(), 0
+        while read < 50:
+            read += len(frames.feed(await reader.read(2**20)))
+        assert served == 50
+        writer.close()
+
+    run(test)
+
+
 def test_one_connection_too_many_costs_the_one_that_never_sent_a_frame_its_place() -> None:
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         transport.most_incoming = 3
@@ -98,6 +127,38 @@ def test_an_idle_connection_and_a_stuck_one_are_closed(monkeypatch: pytest.Monke
         assert await reader.read() == b""
         assert transport.count["closed_idle"] == 1
         writer.close()
+
+    run(test)
+
+
+def test_a_connection_that_is_always_within_a_frame_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FRAME_TIME", 0.05)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        _, writer = await asyncio.open_connection(HOST, PORT)
+        half = len(ping(0)) // 2
+        writer.write(ping(0)[:half])
+        began, rid = time.monotonic(), 0
+        while time.monotonic() - began < 0.2:
+            writer.write(ping(rid)[half:] + ping(rid + 1)[:half])
+            rid += 1
+            await until(lambda: len(replies) == rid)  # noqa: B023
+            (incoming,) = transport.incoming
+            assert not incoming.stuck(transport.loop.time())
+        await until(lambda: incoming.stuck(transport.loop.time()))
+        writer.close()
+
+    run(test)
+
+
+def test_an_address_that_is_none_is_refused_as_one_where_nobody_is() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        results: list[object] = []
+        for host in ("a\0b", "a..b"):
+            there = Contact(b"t" * 20, host, 1)
+            transport.send(there, Ping(), 5.0, lambda result, _sent_at, _sender: results.append(result))
+        await until(lambda: len(results) == 2)
+        assert all(isinstance(result, RpcRefused) for result in results)
 
     run(test)
 
