@@ -15,7 +15,7 @@ from node.errors import RpcError, RpcRefused
 from node.ids import key_of
 from node.maintenance import Maintenance
 from node.settings import Settings
-from node.virtual import HOST, Network
+from node.virtual import HOST, Line, Network
 from node.wire import (
     VALUE_LIMIT,
     Answer,
@@ -127,20 +127,23 @@ def test_a_node_that_comes_back_at_another_address_is_found_there() -> None:
 def test_a_node_that_claims_anothers_address_does_not_take_its_place() -> None:
     network = Network.of(12)
     victim = network.peers[5].contact
-    liar = network.place(Contact(key_of(b"liar"), HOST, 50))
-    true_self = liar.contact
-    liar.transport.sender = Sender(Contact(true_self.id, victim.host, victim.port), 99)  # type: ignore[attr-defined]
-    network.peers[7].ping(true_self)
-    network.clock.run(2.0)
-    assert network.peers[7].table.entry(true_self.id) is None
-    entry = network.peers[7].table.entry(victim.id)
-    assert entry is None or entry.alive
+    knows = next(peer for port, peer in network.peers.items() if port != 5 and peer.table.entry(victim.id))
+    liar = network.place(Contact(key_of(b"liar"), HOST, 50)).contact
+    line = network.peers[50].transport
+    assert isinstance(line, Line)
+    line.sender = Sender(Contact(liar.id, victim.host, victim.port), 99)
+    knows.ping(liar)
+    network.clock.run(0.05)  # before the victim says anything itself
+    assert knows.table.entry(liar.id) is None
+    assert victim in knows.table.closest(victim.id, 1)
 
 
 def test_a_node_joins_through_one_that_it_knows_by_another_name() -> None:
     network = Network.of(3)
     peer = network.place(Contact(key_of(b"newcomer"), HOST, 50))
     Maintenance(peer, [("another name", 1)]).start()
+    network.clock.run(0.05)
+    assert any(source == 50 and what == "FindNode" for _, source, _, what in network.trace)
     network.clock.run(2.0)
     assert network.lacks() == 0
 
