@@ -24,7 +24,6 @@ import heapq
 import itertools
 import resource
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
@@ -113,7 +112,8 @@ class Frames(asyncio.Protocol):
         self.used_at = owner.loop.time()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._undealt: deque[bytes] = deque()  # bodies that wait, as reading from this connection is paused
+        self._held = False  # whether what comes has to wait
+        self._undealt: list[bytes] = []  # bodies that do
         self.frames = 0
         self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
 
@@ -132,26 +132,31 @@ class Frames(asyncio.Protocol):
             self.partial_since = 0.0
         elif bodies or not self.partial_since:
             self.partial_since = self.used_at
-        self._undealt.extend(bodies)
-        self.deal()
+        if self._held or self._undealt:
+            self._undealt += bodies
+        else:
+            self._deal(bodies)
 
-    def deal(self) -> None:
-        """Decode and pass on what has come, until reading is paused."""
-        owner, undealt = self._owner, self._undealt
+    def _deal(self, bodies: list[bytes]) -> None:
+        """Decode what has come and pass it on, until it has to wait: one read may bring more than may be in work."""
+        owner = self._owner
         try:
-            while undealt and not self.paused():
-                body = undealt.popleft()
+            for number, body in enumerate(bodies):
+                if self._held:
+                    self._undealt = bodies[number:]
+                    return
                 envelope = decode(body, owner.cluster)
                 owner.count_kind(owner.kinds_in, envelope.message, len(body))
                 self.frames += 1
                 self.received(envelope)
         except WireError as error:
-            undealt.clear()
             self._malformed(error)
 
-    def paused(self) -> bool:
-        """Whether what has come has to wait."""
-        return False
+    def go_on(self) -> None:
+        """Pass on what has waited."""
+        if not self._held and self.wire is not None and not self.wire.is_closing():
+            bodies, self._undealt = self._undealt, []
+            self._deal(bodies)
 
     def _malformed(self, error: WireError) -> None:
         self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
@@ -224,19 +229,17 @@ class Incoming(Frames):
 
     def _pause(self) -> None:
         self._paused += 1
+        self._held = True
         if self._paused == 1 and self.wire is not None and not self.wire.is_closing():
             self.wire.pause_reading()
 
     def _resume(self) -> None:
         self._paused -= 1
-        if not self._paused and self.wire is not None and not self.wire.is_closing():
+        self._held = self._paused > 0
+        if not self._held and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
             if self._undealt:
-                self._owner.loop.call_soon(self.deal)
-
-    def paused(self) -> bool:
-        """See `Frames.paused`. What comes in one read may be much more than may be in work."""
-        return self._paused > 0 or self.wire is None or self.wire.is_closing()
+                self._owner.loop.call_soon(self.go_on)
 
     def idle(self) -> bool:
         """Whether no request of it is in work."""
