@@ -343,11 +343,11 @@ class Peer:
         asked_at = self.clock.monotonic()
 
         def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
-            if contact.id == UNKNOWN and sender is not None and _address(sender.contact) != _address(contact):
-                self.call(sender.contact, message, done)  # that it lives where it says, its answer from there shows
-                return
-            self._learn(contact, message, result, sent_at, sender, asked_at)
-            done(contact, self._outcome(contact, result, sender))
+            if sender is not None and sender.contact == contact:
+                self._answered(sender, sent_at)
+                done(contact, result)
+            else:
+                self._otherwise(contact, message, result, sent_at, sender, asked_at, done)
 
         self._count("rpcs_out", type(message))
         self.transport.send(contact, message, self.timeout_of(contact), finished)
@@ -371,7 +371,15 @@ class Peer:
         usual = self._usual_rtt or rtt
         self._usual_rtt = usual * (1.1 if rtt > usual else 1 / 1.1)
 
-    def _learn(
+    def _answered(self, sender: Sender, sent_at: float) -> None:
+        """Note that somebody answered, at the address where it says that it lives; a refusal is an answer, too."""
+        now = self.clock.monotonic()
+        self._note_rtt(now - sent_at)
+        heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
+        if heard:
+            self.on_contact(sender.contact, heard)
+
+    def _otherwise(
         self,
         asked: Contact,
         message: Request,
@@ -379,27 +387,24 @@ class Peer:
         sent_at: float,
         sender: Sender | None,
         asked_at: float,
+        done: OnResult,
     ) -> None:
-        """Note how an RPC went. Who answers at an address, and says that it lives there, does; a refusal is an answer."""
-        now = self.clock.monotonic()
+        """An RPC that whoever was asked did not answer: a failure, unless it was not known who lives there."""
+        at_home = sender is not None and (sender.contact.host, sender.contact.port) == (asked.host, asked.port)
+        if sender is not None and at_home:
+            self._answered(sender, sent_at)
+        if sender is not None and asked.id == UNKNOWN:
+            if at_home:
+                done(asked, result)
+            else:  # that it lives where it says, its answer from there will show
+                self.call(sender.contact, message, done)
+            return
         if isinstance(result, RpcTimeout):
             self._count("timeouts", type(message))
-        if sender is not None and _address(sender.contact) == _address(asked):
-            self._note_rtt(now - sent_at)
-            heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
-            if heard:
-                self.on_contact(sender.contact, heard)
-        if not _is_of(asked, sender):
-            self.table.failed(asked.id, now, asked_at=asked_at)
-
-    @staticmethod
-    def _outcome(asked: Contact, result: Answer | RpcError, sender: Sender | None) -> Answer | RpcError:
-        """What came of an RPC: an answer of another than was asked is a failure."""
-        if isinstance(result, RpcError) or _is_of(asked, sender):
-            return result
-        if sender is None:
-            return RpcError("an answer without a sender")
-        return RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
+        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at)
+        if sender is not None:
+            result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
+        done(asked, result if isinstance(result, RpcError) else RpcError("an answer without a sender"))
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
@@ -514,14 +519,3 @@ class Peer:
         told |= {"overtaken": self.overtaken, "store_bytes": self.storage.size}
         told |= {"loop_lag_us": int(self.lag * 1e6), "loop_lag_most_us": int(self.lag_most * 1e6)}
         return told | self.transport.counters()
-
-
-def _address(contact: Contact) -> tuple[str, int]:
-    return contact.host, contact.port
-
-
-def _is_of(asked: Contact, sender: Sender | None) -> bool:
-    """Whether an answer came from whom it was asked of."""
-    if sender is None:
-        return False
-    return asked.id in (sender.contact.id, UNKNOWN) and _address(asked) == _address(sender.contact)
