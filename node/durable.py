@@ -63,7 +63,6 @@ class DurableStorage(MemoryStorage):
         return ""
 
     def _erase(self, keys: list[bytes]) -> None:
-        with suppress(
-            sqlite3.Error
-        ):  # what a full disk does not let go of has expired, and goes when the file is opened
+        # What a full disk does not let go of has expired, and goes when the file is next opened.
+        with suppress(sqlite3.Error):
             self._database.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in keys])

@@ -32,7 +32,7 @@ from node.errors import RpcError
 from node.ids import BITS, BYTES, as_int, distance
 from node.peer import UNKNOWN, OnResult, Peer, Search
 from node.routing import Bucket, Entry, Heard
-from node.storage import Kept
+from node.storage import Kept, recency
 from node.wire import Answer, Contact, FindValue, Found, Ping, Record, Store
 
 TICK = 0.25  # s between two looks at what is due
@@ -277,7 +277,7 @@ class Maintenance:
     def _keep_newer(self, answer: Answer | RpcError, record: Record) -> None:
         """Who is no holder any more hears of no new version, and would hand the old one out as long as that lives."""
         newer = answer.record if isinstance(answer, Found) else None
-        if newer is not None and _age(newer) > _age(record):
+        if newer is not None and recency(newer) > recency(record):
             self._peer.keep(newer)
 
     def _republished(self, kept: Kept, search: Search) -> None:
@@ -357,8 +357,4 @@ class Maintenance:
 def _has(answer: Answer | RpcError, record: Record) -> bool:
     """Whether who answered a FIND_VALUE holds ``record`` or a newer one; a copy that ends sooner is none."""
     held = answer.record if isinstance(answer, Found) else None
-    return held is not None and _age(held) >= _age(record)
-
-
-def _age(record: Record) -> tuple[int, bytes, float]:
-    return record.version, record.publisher, record.expires_at
+    return held is not None and recency(held) >= recency(record)

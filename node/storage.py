@@ -178,10 +178,13 @@ def _replaces(new: Record, old: Kept, *, cached: bool) -> bool:
     """
     if cached and not old.cached:
         return False
-    one, other = (new.version, new.publisher), (old.record.version, old.record.publisher)
-    if one != other:
-        return one > other
-    return new.expires_at > old.record.expires_at or (old.cached and not cached)
+    one, other = recency(new), recency(old.record)
+    return one > other or (one[:2] == other[:2] and old.cached and not cached)
+
+
+def recency(record: Record) -> tuple[int, bytes, float]:
+    """Of two records of a key, the one of which this is greater wins."""
+    return record.version, record.publisher, record.expires_at
 
 
 def held(storage: Storage) -> tuple[Held, ...]:

@@ -112,7 +112,7 @@ class Frames(asyncio.Protocol):
         self.used_at = owner.loop.time()
         self._unsent: list[bytes] = []
         self._unsent_bytes = 0
-        self._held = False  # whether what comes has to wait
+        self._held = 0  # reasons for which what comes has to wait
         self._undealt: list[bytes] = []  # bodies that do
         self.frames = 0
         self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
@@ -207,7 +207,6 @@ class Incoming(Frames):
     def __init__(self, owner: TcpTransport) -> None:
         super().__init__(owner)
         self._in_work = 0
-        self._paused = 0  # reasons for which it is not read from
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -228,14 +227,12 @@ class Incoming(Frames):
         self._resume()
 
     def _pause(self) -> None:
-        self._paused += 1
-        self._held = True
-        if self._paused == 1 and self.wire is not None and not self.wire.is_closing():
+        self._held += 1
+        if self._held == 1 and self.wire is not None and not self.wire.is_closing():
             self.wire.pause_reading()
 
     def _resume(self) -> None:
-        self._paused -= 1
-        self._held = self._paused > 0
+        self._held -= 1
         if not self._held and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
             if self._undealt:

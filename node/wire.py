@@ -23,9 +23,8 @@ from node.errors import WireError
 from node.ids import BYTES
 
 FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body
-VALUE_LIMIT: Final = (
-    FRAME_LIMIT - 2048
-)  # bytes of a value: what is around it in a STORE, with a long host name, fits too
+# Bytes of a value: what is around it in a STORE, with a long host name, fits too.
+VALUE_LIMIT: Final = FRAME_LIMIT - 2048
 HEADER: Final = 4
 NONCE_LIMIT: Final = 64  # bytes of a nonce that are remembered
 MOST_CONTACTS: Final = 1024  # in one answer; far above any k
