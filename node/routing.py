@@ -26,10 +26,11 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from node.ids import BITS, as_int
+from node.ranking import Ranking
 from node.wire import Contact
 
 EVICTION_FAILURES = 5  # libp2p and BEP 5 are less patient; the paper evicts after one (and is wrong on lossy links)
@@ -143,10 +144,8 @@ def back_off(failures: int, silence: float) -> float:
     return min(BACKOFF_MOST, max(early, BACKOFF_SHARE * silence))
 
 
-def _nearest(target: int, count: int, contacts: dict[int, Contact]) -> list[Contact]:
-    """The ``count`` contacts nearest to ``target``. Distances name their contacts: XOR is a bijection."""
-    ranked = sorted([number ^ target for number in contacts])
-    return [contacts[distance ^ target] for distance in ranked[:count]]
+def _ranked(entries: Iterable[Entry]) -> Ranking:
+    return Ranking((entry.number, entry.contact) for entry in entries)
 
 
 class RoutingTable:
@@ -163,8 +162,8 @@ class RoutingTable:
         self._at_address: dict[tuple[str, int], bytes] = {}
         self._ranks: list[int] = []  # the distances of those in buckets to us, sorted
         self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
-        self._alive: dict[int, Contact] | None = None  # by identifier; None: to be made anew
-        self._fit: dict[int, Contact] | None = None
+        self._alive: Ranking | None = None  # None: to be made anew
+        self._fit: Ranking | None = None
         self._suspects: set[bytes] | None = None  # only asked, never iterated
         self._silent_from = 0.0  # nobody can have been silent for long before that
 
@@ -197,8 +196,8 @@ class RoutingTable:
             entry.measure(rtt)
             self._expel_address(contact)
             return Heard(new=True) if self._admit(entry) else NOTHING
-        if entry.contact is not contact and entry.contact != contact:
-            self._move(entry, contact)
+        if entry.contact is not contact and entry.contact != contact and not self._move(entry, contact):
+            return NOTHING
         return self._refresh(entry, now, rtt, incarnation)
 
     def requested(self, contact: Contact, now: float, *, incarnation: int = 0) -> bool:
@@ -246,14 +245,14 @@ class RoutingTable:
 
     def closest(self, target: bytes, count: int, *, but: bytes = b"") -> list[Contact]:
         """The ``count`` contacts nearest to ``target`` that are alive, nearest first; ``but`` is left out."""
-        nearest = _nearest(as_int(target), count + 1 if but else count, self._those_alive())
-        return [contact for contact in nearest if contact.id != but][:count] if but else nearest
+        return self._those_alive().nearest(as_int(target), count, but)
 
     def seeds(self, target: bytes, count: int) -> list[Contact]:
         """Where a lookup starts: those alive or not tried yet. Suspects only if there is nobody else."""
         if self._fit is None:
-            self._fit = {e.number: e.contact for e in self._by_id.values() if not e.failures}
-        return _nearest(as_int(target), count, self._fit or {e.number: e.contact for e in self._by_id.values()})
+            fit = [entry for entry in self._by_id.values() if not entry.failures]
+            self._fit = _ranked(fit or self._by_id.values())
+        return self._fit.nearest(as_int(target), count)
 
     def alive(self) -> int:
         """How many contacts answered when they were last asked."""
@@ -314,9 +313,9 @@ class RoutingTable:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _those_alive(self) -> dict[int, Contact]:
+    def _those_alive(self) -> Ranking:
         if self._alive is None:
-            self._alive = {e.number: e.contact for e in self._by_id.values() if e.alive}
+            self._alive = _ranked(entry for entry in self._by_id.values() if entry.alive)
         return self._alive
 
     def _changed(self) -> None:
@@ -385,16 +384,12 @@ class RoutingTable:
         self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
         self._changed()
 
-    def _move(self, entry: Entry, contact: Contact) -> None:
-        address = (entry.contact.host, entry.contact.port)
-        if self._at_address.get(address) == contact.id:
-            del self._at_address[address]
+    def _move(self, entry: Entry, contact: Contact) -> bool:
+        """Let a contact have another address; whether it still has a place, or its new subnet has too many already."""
+        self._remove(entry)
         self._expel_address(contact)
-        self._at_address[contact.host, contact.port] = contact.id
-        self._count_subnet(entry.contact, -1)
-        self._count_subnet(contact, 1)
         entry.contact = contact
-        self._changed()
+        return self._admit(entry)
 
     def _expel_address(self, contact: Contact) -> None:
         """Remove whoever else was known at this address: it has a new identity now."""

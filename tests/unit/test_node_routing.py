@@ -211,6 +211,17 @@ def test_a_place_that_becomes_free_is_free_for_its_subnet_again() -> None:
 # --- identity -----------------------------------------------------------------------------------
 
 
+def test_who_moves_into_a_subnet_that_has_its_places_keeps_none() -> None:
+    table = RoutingTable(OWN, 20, Limits(table=2, subnet_of=lambda host: host[:1]))
+    for n, host in ((1, "a1"), (2, "a2"), (3, "b1")):
+        table.answered(Contact(n.to_bytes(20, "big"), host, n), 0.0, rtt=0.01)
+    mover = Contact((3).to_bytes(20, "big"), "a3", 3)
+    assert not table.answered(mover, 1.0, rtt=0.01)
+    assert [entry.contact.host for entry in table.entries()] == ["a1", "a2"]
+    table.answered(Contact((3).to_bytes(20, "big"), "b2", 3), 2.0, rtt=0.01)
+    assert [entry.contact.host for entry in table.entries()] == ["a1", "a2", "b2"]
+
+
 def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
     table = full_far_bucket()
     before = {e.contact for e in table.entries()}
