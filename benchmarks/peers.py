@@ -476,6 +476,7 @@ def child(serve: Callable[[], Awaitable[None]]) -> Any:
 
 def answering_peer() -> Any:
     """One of our nodes that knows 20 others, with its transport."""
+    from node.__main__ import collect_rarely
     from node.ids import random_id
     from node.peer import Peer
     from node.settings import Settings
@@ -483,6 +484,7 @@ def answering_peer() -> Any:
     from node.transport import LoopClock, TcpTransport
     from node.wire import Contact, Sender
 
+    collect_rarely()  # as a node's process does
     rng = random.Random(1)
     contact = Contact(random_id(rng), HOST, PORTS["find-node"])
     transport = TcpTransport(Sender(contact, 1), "bench", None)
@@ -500,6 +502,7 @@ async def serve_find_node() -> None:
 
 
 async def _ask_find_node(k: int, seconds: float) -> float:
+    from node.__main__ import collect_rarely
     from node.ids import random_id
     from node.peer import Peer
     from node.settings import Settings
@@ -507,6 +510,7 @@ async def _ask_find_node(k: int, seconds: float) -> float:
     from node.transport import LoopClock, TcpTransport
     from node.wire import Answer, Contact, FindNode, Found, Sender
 
+    collect_rarely()
     loop, rng = asyncio.get_running_loop(), random.Random(2)
     there = Contact(random_id(random.Random(1)), HOST, PORTS["find-node"])
     here = Contact(random_id(rng), HOST, PORTS["find-node"] + 1)

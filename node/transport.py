@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import cast
 
+from node.deadlines import TICK, Deadlines
 from node.environment import Done
 from node.errors import ListenError, RpcDisconnected, RpcError, RpcRefused, RpcTimeout, WireError
 from node.wire import (
@@ -59,7 +60,7 @@ FRAME_TIME = 30.0  # s from a frame's first byte to its last
 TIDY = 5.0  # s between two looks for such connections
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
-SWEEP = 0.02  # s at least between two looks at the deadlines
+SWEEP = TICK  # s at least between two looks at the deadlines
 STALL = 0.1  # s by which a look that is late is put off once more
 LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
@@ -93,13 +94,13 @@ class Pending:
 
     contact: Contact
     message: Request
-    deadline: float
     done: Done
     connection: Outgoing | None = None
     rid: int = 0
     sent_at: float = 0.0
     redialled: bool = False
     timed_out: bool = False
+    settled: bool = False
 
 
 class Frames(asyncio.Protocol):
@@ -349,8 +350,7 @@ class TcpTransport:
         self.rids = itertools.count(1)
         self.incoming: dict[Incoming, None] = {}
         self._pool: dict[tuple[str, int], Outgoing] = {}  # least recently used first
-        self._deadlines: list[tuple[float, int, Pending]] = []
-        self._order = itertools.count()
+        self._deadlines = Deadlines[Pending]()
         self._dials: set[asyncio.Task[None]] = set()
         self._unflushed: list[Frames] = []
         self._server: asyncio.Server | None = None
@@ -419,8 +419,8 @@ class TcpTransport:
 
     def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
         """See `Transport.send`."""
-        pending = Pending(contact, message, time.monotonic() + timeout, done)
-        self._watch(pending.deadline, pending)
+        pending = Pending(contact, message, done)
+        self._watch(time.monotonic() + timeout, pending)
         self.submit(self._connection_to(contact), pending)
 
     def admits(self, peer: tuple[str, int] | None) -> bool:
@@ -524,7 +524,7 @@ class TcpTransport:
 
     def settle(self, pending: Pending, answer: Answer, sender: Sender | None) -> None:
         """An answer came, in time or late."""
-        pending.deadline = 0.0
+        pending.settled = True
         if isinstance(answer, Refusal):
             pending.done(RpcError(answer.why), pending.sent_at, sender)
         else:
@@ -532,24 +532,23 @@ class TcpTransport:
 
     def _fail(self, pending: Pending, error: RpcError) -> None:
         if not pending.timed_out:
-            pending.deadline = 0.0
+            pending.settled = True
             pending.done(error, pending.sent_at, None)
 
     def _watch(self, deadline: float, pending: Pending) -> None:
-        heapq.heappush(self._deadlines, (deadline, next(self._order), pending))
-        if self._sweeper is None or deadline < self._sweep_at:
+        if self._deadlines.note(deadline, pending) and (self._sweeper is None or deadline < self._sweep_at):
             self._schedule_sweep()
 
     def _schedule_sweep(self) -> None:
-        """Look again when the first deadline is due; what is settled meanwhile costs one look for all that are so."""
-        while self._deadlines and not self._deadlines[0][2].deadline:
-            heapq.heappop(self._deadlines)
+        """Look again when the first deadline is over."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        if self._deadlines and not self._closed:
-            self._sweep_at = max(time.monotonic() + SWEEP, self._deadlines[0][0])
-            self._sweeper = self.loop.call_later(self._sweep_at - time.monotonic(), self._sweep)
+        first = self._deadlines.first()
+        if first is not None and not self._closed:
+            now = time.monotonic()
+            self._sweep_at = max(now + SWEEP, first)
+            self._sweeper = self.loop.call_later(self._sweep_at - now, self._sweep)
 
     def _sweep(self) -> None:
         now = time.monotonic()
@@ -563,10 +562,7 @@ class TcpTransport:
             self._schedule_sweep()
 
     def _expire(self, now: float) -> None:
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, pending = heapq.heappop(self._deadlines)
-            if not pending.deadline:
-                continue  # settled
+        for pending in self._deadlines.take(now):
             if pending.timed_out:  # and its late answer is not waited for any longer
                 if pending.connection is not None:
                     pending.connection.waiting.pop(pending.rid, None)
