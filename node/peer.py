@@ -48,6 +48,7 @@ from node.wire import (
 
 COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
 GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is anybody waited for in a lookup at most
+FARTHEST = 2  # of the k closest, whom a sparing search asks
 LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
@@ -68,7 +69,8 @@ class Search:
 
     ``complete`` says whether the k closest were really asked. With a ``record`` to store, the final burst brings it
     along: who is a holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that
-    keep it, ``stored`` those that were asked to.
+    keep it, ``stored`` those that were asked to. A ``sparing`` one, which is there to find who is new, asks
+    of those that the table knows to be alive the beta closest and the farthest alone.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class Search:
         *,
         value: bool = False,
         record: Record | None = None,
+        sparing: bool = False,
     ) -> None:
         settings = peer.settings
-        self.peer, self.target = peer, target
+        self.peer, self.target, self._sparing = peer, target, sparing
         self.lookup: Finder = finder(target, peer.contact.id, peer.table.seeds(target, settings.k), settings)
         self.rpcs = self.timeouts = self.hops = 0
         self.complete = False
@@ -102,11 +105,26 @@ class Search:
         if self._ended is None:
             return
         asked = self.lookup.queries()
+        if asked and self._sparing and self.lookup.converged:
+            asked = self._spare(asked)
         if asked:
             self._ask(asked)
         if self.lookup.done:
             self.complete = bool(self.lookup.closest()) or not self.peer.expects_others
             self._end()
+
+    def _spare(self, asked: list[Contact]) -> list[Contact]:
+        """Whom of these to ask: those that are not known to be alive, and the farthest. The others pass for having answered.
+
+        The farthest, since a newcomer that has us not among its own closest is as far from us as they are: close to them,
+        so that they know it.
+        """
+        table, farthest = self.peer.table, self.lookup.nearest()[-FARTHEST:]
+        spared = {c.id for c in asked if c not in farthest and (entry := table.entry(c.id)) is not None and entry.alive}
+        for contact in asked:
+            if contact.id in spared:
+                self.lookup.answered(contact)
+        return [contact for contact in asked if contact.id not in spared]
 
     def _ask(self, asked: list[Contact]) -> None:
         holders: set[bytes] = set()
@@ -410,9 +428,11 @@ class Peer:
         """See whether a contact answers; the table learns it."""
         self.call(contact, Ping(), lambda _contact, _result: None)
 
-    def search(self, target: bytes, ended: Callable[[Search], None], *, value: bool = False) -> None:
-        """Look for the k closest nodes to ``target``, or for its value."""
-        Search(self, target, ended, value=value).advance()
+    def search(
+        self, target: bytes, ended: Callable[[Search], None], *, value: bool = False, sparing: bool = False
+    ) -> None:
+        """Look for the k closest nodes to ``target``, or for its value; see `Search` for ``sparing``."""
+        Search(self, target, ended, value=value, sparing=sparing).advance()
 
     # --- the client's operations -----------------------------------------------------------------
 
