@@ -294,11 +294,6 @@ def _check_between(source: Document, top: TopSection, wrong: set[Path_]) -> Iter
     joiners = _recruits(source.data.get("timeline"))  # who may have sites of their own
     if sized and not joiners and cluster.sites is not None and cluster.sites > cluster.nodes:
         yield at("cluster", "sites"), f"`sites`: {cluster.sites} sites for {cluster.nodes} nodes; at most one a node"
-    if cluster.backend == "docker" and load.sites:
-        yield (
-            at("load", "sites"),
-            "`sites`: clients in sites need `backend: process`; links of containers are not published",
-        )
     if cluster.backend == "process" and load.containers:
         yield at("load", "containers"), "`containers`: load workers in containers need `backend: docker`"
     if cluster.backend == "process" and cluster.limits != LimitsSection() and ("cluster", "limits") not in wrong:

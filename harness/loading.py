@@ -5,9 +5,10 @@ The scope's load runs beside whatever happens inside a `with` block: the same wo
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that al
 GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
 PRELOAD_PER_KEY = 0.05  # s
 READBACK_PER_KEY = 0.02  # s
+REACHED_WITHIN = 5.0  # s
 
 
 @dataclass
@@ -47,12 +49,12 @@ class LoadSeen:
 
 
 @contextmanager
-def load(plan: Plan, session: Session, run_dir: Path) -> Iterator[LoadSeen]:
-    """Have the plan's load run while the block does, for the plan's duration; wait for its end.
+def load(plan: Plan, session: Session, run_dir: Path, topology: Topology) -> Iterator[LoadSeen]:
+    """Have the plan's load run while the block does, for the plan's duration; wait for its end. ``topology`` is the cluster's.
 
     Raises LoadFailed if a worker dies or first keys are not stored.
     """
-    driver = driver_of(plan, session, run_dir)
+    driver = driver_of(plan, session, run_dir, topology)
     settings, seen = plan.experiment["load"], LoadSeen()
     try:
         driver.launch()
@@ -87,22 +89,28 @@ def driver_of(
     plan: Plan,
     session: Session,
     run_dir: Path,
+    topology: Topology | None = None,
     events: Events | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> LoadDriver:
     """The driver of a plan's load, with nothing started yet; workers that end unasked are journalled.
 
+    ``topology`` is that of the cluster that stands; without one it is that of the plan, and clients cannot be in sites.
+
     Raises:
         EngineFailed: the workers are to be in containers, and their image cannot be made.
         EngineUnavailable: they are, and no engine answers.
+        LoadFailed: clients are to be in sites, and their proxies cannot be reached from here.
     """
+    if topology is not None:
+        see_that_sites_are_in_reach(topology, plan.experiment["load"].get("sites", []))
 
     def note(exit_: WorkerExit) -> None:
         if events is not None:
             events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)})
 
     return LoadDriver(
-        load_configs(plan, session, run_dir),
+        load_configs(plan, session, run_dir, topology),
         spawn=worker_spawn(plan, session, run_dir),
         folder=run_dir / LOAD_LOGS_DIR,
         check=check,
@@ -158,11 +166,12 @@ def worker_spawn(plan: Plan, session: Session, run_dir: Path) -> Spawn:
     return in_containers(session, run_dir)
 
 
-def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, Any]]:
-    """The configuration of each load worker of a plan."""
+def load_configs(plan: Plan, session: Session, run_dir: Path, topology: Topology | None = None) -> list[dict[str, Any]]:
+    """The configuration of each load worker of a plan; see `driver_of` for ``topology``."""
     load = plan.experiment["load"]
     workers = load["processes"]
-    topology = Topology.build(plan.nodes, host=session.host)
+    assert topology is not None or not load.get("sites"), "where proxies listen is known once the cluster stands"
+    topology = topology or Topology.build(plan.nodes, host=session.host)
     first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
     gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
     configs = []
@@ -185,7 +194,23 @@ def load_configs(plan: Plan, session: Session, run_dir: Path) -> list[dict[str, 
     return configs
 
 
+def see_that_sites_are_in_reach(topology: Topology, sites: Sequence[str]) -> None:
+    """Dial a proxy of theirs, where proxies have an address of their own. Raises LoadFailed."""
+    links = [link for link in topology.links if link.site in sites]
+    if not links or topology.proxy_host in ("", topology.host):
+        return
+    host, port = topology.proxy_host, topology.proxy_port(links[0])
+    try:
+        socket.create_connection((host, port), timeout=REACHED_WITHIN).close()
+    except OSError as error:
+        raise LoadFailed(
+            f"`load.sites`: clients in sites dial Toxiproxy's container, and {host}:{port} cannot be reached from here "
+            f"({error}). An engine on this machine's own Linux routes to its networks; Docker Desktop, rootless and remote "
+            "engines do not: leave `sites` out, or take `backend: process`"
+        ) from error
+
+
 def client_site(topology: Topology, site: str) -> dict[str, Any]:
     """Where clients of a site dial: at the site's proxies, but for a node that is alone in it, which has none to itself."""
     direct = [name for name in topology.nodes_of(site) if topology.nodes_of(site) == (name,)]
-    return {"name": site, "offset": topology.offset_of(site), "direct": direct}
+    return {"name": site, "offset": topology.offset_of(site), "direct": direct, "host": topology.proxy_host}

@@ -24,6 +24,7 @@ from harness.failfast import Ask, Enough, FailedFast, FailFast
 from harness.faults import Fault
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
+from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
 from harness.load_options import patience
 from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
@@ -136,12 +137,16 @@ class Runner:
             name=self.plan.experiment["name"],
             detail={"id": session.id, "environment": self.environment, "replay": self.replay, "seed": self.plan.seed},
         )
-        load = self._launch_load(session, stack)
+        in_sites = bool(
+            self.plan.experiment["load"].get("sites")
+        )  # their proxies' place is known once the cluster stands
+        load = None if in_sites else self._launch_load(session, stack)
         with self._phase("boot"):
             booted = boot(
                 self.plan, session, self.run_dir, self.toxiproxy, self.events,
                 lambda what, close: self._on_teardown(stack, what, close), self.interrupt.check,
             )  # fmt: skip
+        load = load or self._launch_load(session, stack, booted.cluster.topology)
         # Again, so that they end before their gateways, and before their containers' session.
         self._on_teardown(stack, "the load's workers", load.close)
         self._tell_ready(booted)
@@ -158,8 +163,8 @@ class Runner:
             read_back(load, self.plan, booted.cluster.members, self.events)
         self._check_toxiproxy(booted)
 
-    def _launch_load(self, session: Session, stack: ExitStack) -> LoadDriver:
-        load = driver_of(self.plan, session, self.run_dir, self.events, self.interrupt.check)
+    def _launch_load(self, session: Session, stack: ExitStack, topology: Topology | None = None) -> LoadDriver:
+        load = driver_of(self.plan, session, self.run_dir, topology, self.events, self.interrupt.check)
         self._on_teardown(stack, "the load's workers", load.close)
         load.launch()
         self.live.load = load

@@ -103,7 +103,9 @@ class Visit:
         detail = {"id": host.session.id, "environment": environment(), "seed": self._plan.seed, "replay": ""}
         self._events.emit("session", name=experiment["name"], detail=detail)
         sampler = Sampler(host.booted.cluster, self._events, self._run_dir / NODES_STREAM)
-        load = driver_of(self._plan, host.session, self._run_dir, self._events, self._checked)
+        load = driver_of(
+            self._plan, host.session, self._run_dir, host.booted.cluster.topology, self._events, self._checked
+        )
         try:
             load.launch()
             load.wait_up()

@@ -34,11 +34,15 @@ class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where some clients are: they dial a gateway at its port plus ``offset``, and those in ``direct`` at its own port."""
+    """Where some clients are: they dial a gateway at its port plus ``offset``, and those in ``direct`` at its own port.
+
+    ``host`` is where they dial, but for those in ``direct``; empty: at the gateway's own.
+    """
 
     name: str
     offset: int
     direct: list[str] = []
+    host: str = ""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

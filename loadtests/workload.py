@@ -142,7 +142,7 @@ class Clients:
 
     def __init__(self, config: WorkerConfig, make: Callable[[str, int, str], LoadClient]) -> None:
         self._addresses = {gateway.name: (gateway.host, gateway.port) for gateway in config.gateways}
-        self._sites = {site.name: (site.offset, frozenset(site.direct)) for site in (BESIDE, *config.sites)}
+        self._sites = {site.name: site for site in (BESIDE, *config.sites)}
         self._cluster = config.cluster
         self._make = make
         self._open: dict[tuple[str, str], LoadClient] = {}
@@ -152,9 +152,10 @@ class Clients:
         client = self._open.get((gateway, site))
         if client is None:
             host, port = self._addresses[gateway]
-            offset, direct = self._sites[site]
-            client = self._make(host, port if gateway in direct else port + offset, self._cluster)
-            self._open[gateway, site] = client
+            there = self._sites[site]
+            if gateway not in there.direct:
+                host, port = there.host or host, port + there.offset
+            client = self._open[gateway, site] = self._make(host, port, self._cluster)
         return client
 
     def replace(self, gateway: str, site: str, stuck: LoadClient) -> None:

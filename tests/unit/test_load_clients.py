@@ -17,10 +17,11 @@ class Network:
     """Clients of one network: what they answer, and where they dialled."""
 
     def __init__(self, answer):
-        self.answer, self.dialled, self.asked = answer, [], []
+        self.answer, self.dialled, self.hosts, self.asked = answer, [], {}, []
 
     def __call__(self, host, port, cluster):
         self.dialled.append(port)
+        self.hosts[port] = host
         return self.Client(self, port)
 
     class Client:
@@ -137,6 +138,13 @@ def test_clients_in_a_site_dial_through_its_proxies_but_for_the_node_that_is_alo
     assert sorted(network.dialled) == [10, 111, 112, 210, 211, 212]
     assert {row.site for row in load.rows} == {"site-0", "site-1"}
     assert {row.gateway for row in load.rows} == {"node-0", "node-1", "node-2"}
+
+
+def test_proxies_may_have_an_address_of_their_own_where_the_node_that_is_alone_in_its_site_has_not():
+    load, network = made(lambda *_: Stored(9), sites=[Site("site-0", 100, ["node-0"], host="10.0.0.2")])
+    for number in range(60):
+        load.operate_next(time.monotonic(), number)
+    assert network.hosts == {10: "127.0.0.1", 111: "10.0.0.2", 112: "10.0.0.2"}
 
 
 def test_a_gateway_that_one_site_cannot_reach_rests_for_that_site_only():
