@@ -287,12 +287,12 @@ def session_of(folder: Path) -> str:
 
 
 def test_a_storm_in_containers_passes_and_leaves_nothing(experiment: Any, tmp_path: Path, engine: Engine) -> None:
-    timeline = [
-        {"at": "1s", "for": "2s", "partition": "halves"},
-        {"at": "4s", "kill": {"nodes": 1, "restart_after": "1s", "keep_data": True}},
+    timeline = [  # with room before and after, for what is judged outside faults and for recovery
+        {"at": "4s", "for": "2s", "partition": "halves"},
+        {"at": "8s", "kill": {"nodes": 1, "restart_after": "1s", "keep_data": True}},
     ]
     folder = tmp_path / "run"
-    done = kadstorm("run", experiment(timeline=timeline, duration="8s"), "--out", folder)
+    done = kadstorm("run", experiment(timeline=timeline, duration="16s"), "--out", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["verdict"] == "pass"

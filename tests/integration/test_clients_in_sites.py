@@ -21,8 +21,8 @@ def ran(folder: Path, backend: str, **load: Any) -> pd.DataFrame:
         "seed": 3,
         "cluster": {"nodes": 5, "backend": backend, "node": {"k": 3}},
         "load": {"rate": "60/s", "stores": "0%", "keys": 20, "timeout": "1s", **load},
-        "duration": "7s",
-        "settle": "1s",
+        "duration": "10s",  # suspects are pinged up to 3 s apart, so that the table is whole again some 4 s after the end
+        "settle": "2s",
         "timeline": [{"at": "2s", "for": "3s", "partition": {"shape": "isolate", "nodes": "node-0"}}],
     }
     path = folder / "sites.yaml"
