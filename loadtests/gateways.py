@@ -43,6 +43,8 @@ class Gateways:
 
     def pick_sticky(self, home: int, now: float) -> str:
         """The gateway of user number ``home``; while that one rests, the next one that does not."""
+        if now >= self._rested_at:
+            return self.names[home % len(self.names)]
         order = [self.names[(home + step) % len(self.names)] for step in range(len(self.names))]
         awake = self._awake(now)
         return next(name for name in order if name in awake)
