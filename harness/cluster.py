@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from harness.admission import Admission
+from harness.admission import Admission, window_of_machine
 from harness.backends import ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
@@ -235,7 +235,12 @@ class Cluster:
         Raises:
             MemberFailed: one does not serve by ``deadline`` (monotonic).
         """
-        admission = Admission(lambda name: self.members.start([name], deadline=deadline), self._have_joined, tell=tell)
+        admission = Admission(
+            lambda name: self.members.start([name], deadline=deadline),
+            self._have_joined,
+            tell=tell,
+            window=window_of_machine(),
+        )
         admission.admit(self.members.initial(), self._closing, self.members.lost)
 
     def _have_joined(self, asked: Sequence[tuple[str, Sequence[str]]]) -> list[bool]:

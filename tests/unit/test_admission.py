@@ -80,7 +80,7 @@ def test_a_failed_start_is_told_at_once_though_another_one_hangs() -> None:
             raise MemberFailed("fails: no room")
         assert hangs.wait(LIMIT)
 
-    admission = Admission(start, lambda asked: [True] * len(asked), tell=lambda *_: None)
+    admission = Admission(start, lambda asked: [True] * len(asked), tell=lambda *_: None, window=2)
     try:
         with pytest.raises(MemberFailed, match="no room"):
             admission.admit(["hangs", "fails"], threading.Event())
