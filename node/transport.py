@@ -11,7 +11,9 @@
   answer no more than MOST_WAITING requests are sent.
 - A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
   are taken; one more costs those that are idle for longest their places, who never sent a whole frame first.
-- A connection on which nothing happens, or whose frame does not come to its end, is closed.
+- A connection on which nothing happens, or whose frame does not come to its end, is closed. So is the one that holds most,
+  once frames that are not whole and what is not taken fill MOST_HELD bytes.
+- An incoming connection is of one node: whoever speaks for another one on it is closed. A node gets MOST_OF_ONE of them.
 - Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
   own system call, and were all of them held back, one end would sleep while the other works.
 - Any frame that cannot be decoded closes its connection and is counted.
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import cast
 
+from node.budget import Budget
 from node.deadlines import TICK, Deadlines
 from node.environment import Done
 from node.errors import ListenError, RpcDisconnected, RpcError, RpcRefused, RpcTimeout, WireError
@@ -47,13 +50,18 @@ from node.wire import (
 )
 
 BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
-POOL = 16  # outgoing connections
+# Outgoing connections. Less than three times k (20), and a store's burst closes connections that the next one dials again.
+POOL = 64
 MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
 AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
 MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
 IN_WORK = 512  # requests of one connection that have no answer yet
+MOST_OF_ONE = 8  # incoming connections; one is usual, and a few more while old ones are not known to be dead
+MOST_HELD = (
+    128 * 2**20
+)  # bytes in frames that are not whole and in writes that are not taken, of all connections together
 # s without a frame; clients may be slower than nodes, which check contacts every minute
 IDLE_OUT, IDLE_IN = 120.0, 600.0
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
@@ -66,7 +74,7 @@ LATE = 10.0  # s for which a timed-out request still takes its answer
 DIAL_TIMEOUT = 2.0  # s
 CLOSE_GRACE = 0.2  # s for answers on their way when the node leaves
 
-COUNTED = ("bytes_in", "bytes_out", "malformed", "foreign", "uninvited", "crowded_out", "closed_idle")
+COUNTED = ("bytes_in", "bytes_out", "malformed", "foreign", "uninvited", "crowded_out", "overfull", "closed_idle")
 
 Handler = Callable[[Sender | None, Request, Callable[[Answer], None]], None]
 Egress = tuple[str, int] | None
@@ -116,6 +124,8 @@ class Frames(asyncio.Protocol):
         self._held = 0  # reasons for which what comes has to wait
         self._undealt: list[bytes] = []  # bodies that do
         self.frames = 0
+        self._choked = False  # whether the other side does not take what is written
+        self._holds = 0  # bytes, as far as the budget knows
         self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -133,6 +143,8 @@ class Frames(asyncio.Protocol):
             self.partial_since = 0.0
         elif bodies or not self.partial_since:
             self.partial_since = self.used_at
+        if self._holds or self._reader.waiting:
+            self._tell_held()
         if self._held or self._undealt:
             self._undealt += bodies
         else:
@@ -177,6 +189,29 @@ class Frames(asyncio.Protocol):
             if len(self._unsent) == AT_ONCE or self._unsent_bytes >= MUCH:
                 self.flush()
 
+    def pause_writing(self) -> None:
+        """See `asyncio.BaseProtocol`: the other side does not read."""
+        self._choked = True
+        self._tell_held()
+
+    def resume_writing(self) -> None:
+        """See `asyncio.BaseProtocol`: it reads again."""
+        self._choked = False
+        self._tell_held()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.BaseProtocol`."""
+        self._tell_held()
+
+    def _tell_held(self) -> None:
+        """Have the budget know what this connection makes us hold."""
+        holds = 0
+        if self.wire is not None and not self.wire.is_closing():
+            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked else 0)
+        if holds != self._holds:
+            self._holds = holds
+            self._owner.note_held(self, holds)
+
     def flush(self) -> None:
         """Write what `send` was given."""
         frames, self._unsent, self._unsent_bytes = self._unsent, [], 0
@@ -184,6 +219,8 @@ class Frames(asyncio.Protocol):
             return
         try:
             self.wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            if self._choked:
+                self._tell_held()
         except RuntimeError:  # uvloop has closed it without a word, as it does when a dial is cut short
             self._owner.loop.call_soon(self.connection_lost, None)
 
@@ -208,6 +245,7 @@ class Incoming(Frames):
     def __init__(self, owner: TcpTransport) -> None:
         super().__init__(owner)
         self._in_work = 0
+        self.named = b""  # the identifier of the node that speaks on it; empty for clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -216,15 +254,18 @@ class Incoming(Frames):
             self._owner.count["uninvited"] += 1
             self.abort()
             return
-        self._owner.make_room()
+        self._owner.make_room(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._owner.incoming.pop(self, None)
 
     def pause_writing(self) -> None:
+        super().pause_writing()
         self._pause()
 
     def resume_writing(self) -> None:
+        super().resume_writing()
         self._resume()
 
     def _pause(self) -> None:
@@ -244,13 +285,21 @@ class Incoming(Frames):
         return not self._in_work
 
     def received(self, envelope: Envelope) -> None:
-        message, rid = envelope.message, envelope.rid
+        message, rid, sender = envelope.message, envelope.rid, envelope.sender
         if not isinstance(message, Request):
             raise WireError(f"a {type(message).__name__} is no request")
+        if sender is not None and sender.contact.id != self.named:
+            self._name(sender.contact.id)
         self._in_work += 1
         if self._in_work == IN_WORK:
             self._pause()
-        self._owner.handler(envelope.sender, message, lambda answer: self._answer(rid, answer))
+        self._owner.handler(sender, message, lambda answer: self._answer(rid, answer))
+
+    def _name(self, identifier: bytes) -> None:
+        if self.named:
+            raise WireError("a connection is of one node, and another one speaks on it")
+        self.named = identifier
+        self._owner.hold_to_its_share(identifier)
 
     def _answer(self, rid: int, answer: Answer) -> None:
         owner = self._owner
@@ -309,6 +358,7 @@ class Outgoing(Frames):
         self._owner.settle(pending, envelope.message, envelope.sender)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
         self._owner.lost(self)
 
     def met_nobody(self) -> bool:
@@ -351,12 +401,14 @@ class TcpTransport:
         self.incoming: dict[Incoming, None] = {}
         self._pool: dict[tuple[str, int], Outgoing] = {}  # least recently used first
         self._deadlines = Deadlines[Pending]()
+        self._held = Budget[Frames](MOST_HELD)
         self._dials: set[asyncio.Task[None]] = set()
         self._unflushed: list[Frames] = []
         self._server: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._tidier: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
+        self._put_off = False  # whether the last look at the deadlines was
         self._closed = False
 
     async def listen(self) -> None:
@@ -447,18 +499,36 @@ class TcpTransport:
             self._dial(connection)
         self._pool[address] = connection
         if len(self._pool) > self.connections:
-            self._trim()
+            self._trim(connection)
         return connection
 
-    def make_room(self) -> None:
-        """If there are too many incoming connections, close those of least use: a share at once, not to look for each."""
+    def make_room(self, newcomer: Incoming) -> None:
+        """If there are too many incoming connections, close those of least use: a share at once, not to look for each.
+
+        Where all are busy, it is the newcomer that has no place.
+        """
         if len(self.incoming) <= self.most_incoming:
             return
         count = max(1, self.most_incoming // CROWD)
-        for least in heapq.nsmallest(count, self.incoming, key=lambda c: (not c.idle(), c.frames > 0, c.used_at)):
+        idle = [each for each in self.incoming if each.idle() and each is not newcomer]
+        for least in heapq.nsmallest(count, idle, key=lambda c: (c.frames > 0, c.used_at)) or [newcomer]:
             self.count["crowded_out"] += 1
             del self.incoming[least]
             least.abort()
+
+    def hold_to_its_share(self, identifier: bytes) -> None:
+        """Close the longest idle of one node's connections if it has too many."""
+        its = [each for each in self.incoming if each.named == identifier]
+        if len(its) > MOST_OF_ONE:
+            self.count["crowded_out"] += 1
+            min(its, key=lambda each: (not each.idle(), each.used_at)).abort()
+
+    def note_held(self, connection: Frames, size: int) -> None:
+        """Take down what a connection makes us hold, in bytes, and close whichever holds most if it is too much."""
+        too_much = self._held.note(connection, size)
+        if too_much is not None:
+            self.count["overfull"] += 1
+            too_much.abort()
 
     def _tidy(self) -> None:
         """Close what is idle or stuck."""
@@ -470,16 +540,18 @@ class TcpTransport:
         for outgoing in [each for each in self._pool.values() if each.partial_since or now - each.used_at >= IDLE_OUT]:
             if outgoing.stuck(now) or (outgoing.idle() and now - outgoing.used_at >= IDLE_OUT):
                 self._close_idle(outgoing)
+        self._trim()  # those that were too many, and busy, when they were dialled
 
     def _close_idle(self, connection: Frames) -> None:
         self.count["closed_idle"] += 1
         connection.abort()
 
-    def _trim(self) -> None:
+    def _trim(self, chosen: Outgoing | None = None) -> None:
+        """Close what the pool has too many of, least recently used first: nobody may wait for it, and never ``chosen``."""
         for address, connection in list(self._pool.items()):
             if len(self._pool) <= self.connections:
                 return
-            if connection.idle() and connection.wire is not None:
+            if connection is not chosen and connection.idle() and connection.wire is not None:
                 del self._pool[address]
                 connection.wire.close()
 
@@ -493,7 +565,8 @@ class TcpTransport:
         if self.egress is not None:
             host, port = self.egress[0], port + self.egress[1]
         try:
-            await asyncio.wait_for(self.loop.create_connection(lambda: connection, host, port), DIAL_TIMEOUT)
+            async with asyncio.timeout(DIAL_TIMEOUT):  # `wait_for` would take a second task
+                await self.loop.create_connection(lambda: connection, host, port)
         except (OSError, OverflowError, ValueError, RuntimeError) as error:  # the middle two: no address at all
             self._forget(connection)
             waiting = [*connection.queue, *connection.waiting.values()]
@@ -552,10 +625,14 @@ class TcpTransport:
 
     def _sweep(self) -> None:
         now = time.monotonic()
-        if now - self._sweep_at >= STALL:  # it is we who are late: answers may be waiting to be read
+        if (
+            now - self._sweep_at >= STALL and not self._put_off
+        ):  # it is we who are late: answers may be waiting to be read
+            self._put_off = True
             self._sweep_at = now + SWEEP
             self._sweeper = self.loop.call_later(SWEEP, self._sweep)
             return
+        self._put_off = False
         try:
             self._expire(now)
         finally:

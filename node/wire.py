@@ -289,6 +289,11 @@ class FrameReader:
         """Whether part of a frame has come."""
         return bool(self._buffer)
 
+    @property
+    def held(self) -> int:
+        """How many bytes of it."""
+        return len(self._buffer)
+
     def feed(self, data: bytes) -> list[bytes]:
         """All bodies that are whole now, in order.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from node import transport as module
-from node.errors import RpcError, RpcRefused
+from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.transport import TcpTransport
 from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
@@ -112,6 +113,171 @@ def test_one_connection_too_many_costs_the_one_that_never_sent_a_frame_its_place
         await until(lambda: len(replies) == 2)
         for _, writer in (useful, *silent):
             writer.close()
+
+    run(test)
+
+
+def test_where_all_connections_are_busy_it_is_the_newcomer_that_has_no_place() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.most_incoming = 3
+        busy = [await asyncio.open_connection(HOST, PORT) for _ in range(3)]
+        for _, writer in busy:
+            writer.write(ping())
+        await until(lambda: len(replies) == 3)
+        reader, newcomer = await asyncio.open_connection(HOST, PORT)
+        assert await reader.read(1) == b""
+        for reply in replies:
+            reply(Pong(b"", 0))
+        for reader, writer in busy:
+            assert await reader.readexactly(HEADER)
+            writer.close()
+        assert transport.count["crowded_out"] == 1
+        newcomer.close()
+
+    run(test)
+
+
+def test_a_newcomer_is_not_among_those_that_make_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CROWD", 1)  # of the idle ones all go
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.most_incoming = 3
+        others = [await asyncio.open_connection(HOST, PORT) for _ in range(3)]
+        for _, writer in others[:2]:  # these are busy, and the third one is idle
+            writer.write(ping())
+        await until(lambda: len(replies) == 2)
+        newcomer = await asyncio.open_connection(HOST, PORT)
+        await until(lambda: transport.count["crowded_out"])
+        newcomer[1].write(ping())
+        await until(lambda: len(replies) == 3)
+        for _, writer in (newcomer, *others):
+            writer.close()
+
+    run(test)
+
+
+def named(rid: int, identifier: bytes) -> bytes:
+    return encode(Envelope("c", rid, Sender(Contact(identifier, HOST, 1), 1), Ping()))
+
+
+def test_a_connection_on_which_a_second_node_speaks_is_closed() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(named(1, b"a" * 20) + named(2, b"a" * 20))
+        await until(lambda: len(replies) == 2)
+        writer.write(named(3, b"b" * 20))
+        assert await reader.read(1) == b""
+        assert len(replies) == 2
+        assert transport.count["malformed"] == 1
+        writer.close()
+
+    run(test)
+
+
+def test_one_node_gets_its_share_of_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_OF_ONE", 2)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        greedy = []
+        for rid in range(3):
+            greedy.append(await asyncio.open_connection(HOST, PORT))
+            greedy[-1][1].write(named(rid, b"a" * 20))
+            await until(lambda: len(replies) == rid + 1)  # noqa: B023
+            replies[-1](Pong(b"", 0))
+        assert len(await greedy[0][0].read()) > HEADER, "its answer, and then the end"
+        assert transport.counters()["connections_in"] == 2
+        for _, writer in greedy:
+            writer.close()
+
+    run(test)
+
+
+def test_frames_that_never_end_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 2**20)
+    long = encode(Envelope("c", 1, None, Ping(padding=bytes(300_000))))[:-1]
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        waiting = []
+        for _ in range(12):
+            waiting.append(await asyncio.open_connection(HOST, PORT))
+            waiting[-1][1].write(long)
+        await until(lambda: transport.count["overfull"] >= 9)
+        assert transport._held.total <= 2**20
+        useful = await asyncio.open_connection(HOST, PORT)
+        useful[1].write(ping())
+        await until(lambda: replies)
+        for _, writer in (useful, *waiting):
+            writer.close()
+
+    run(test)
+
+
+def test_answers_that_nobody_takes_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those to requests that were in work already when the other side stopped to read: back-pressure comes too late for them."""
+    monkeypatch.setattr(module, "MOST_HELD", 8 * 2**20)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        _, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(b"".join(ping(rid) for rid in range(100)))
+        await until(lambda: len(replies) == 100)
+        for reply in replies:
+            reply(Pong(bytes(2**20), 0))
+        await until(lambda: transport.count["overfull"])
+        assert transport._held.total == 0
+        await until(lambda: not transport.incoming)
+        writer.close()
+
+    run(test)
+
+
+def test_the_connection_that_was_chosen_is_not_closed_to_make_room_for_it() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.connections = 1
+        dialled: dict[int, list[asyncio.StreamWriter]] = {}
+
+        async def serve(port: int) -> asyncio.Server:
+            def met(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                dialled.setdefault(port, []).append(writer)
+
+            return await asyncio.start_server(met, HOST, port)
+
+        servers = [await serve(PORT + 1), await serve(PORT + 2)]
+        ignore = lambda *_: None  # noqa: E731
+        transport.send(Contact(b"a" * 20, HOST, PORT + 1), Ping(), 5.0, ignore)  # keeps its connection busy
+        await until(lambda: dialled.get(PORT + 1))
+        chosen = Contact(b"b" * 20, HOST, PORT + 2)
+        transport.send(chosen, Ping(), 0.02, ignore)
+        await until(lambda: transport._pool[HOST, PORT + 2].idle() and dialled.get(PORT + 2))
+        sent = transport._pool[HOST, PORT + 2]
+        transport.send(chosen, Ping(), 5.0, ignore)
+        assert transport._pool[HOST, PORT + 2] is sent
+        assert sent.wire is not None
+        assert not sent.wire.is_closing()
+        assert len(transport._pool) == 2, "nobody waits for the chosen one, but for the other somebody does"
+        for server in servers:
+            server.close()
+        for writer in itertools.chain(*dialled.values()):
+            writer.close()
+
+    run(test)
+
+
+def test_a_loop_that_is_late_each_time_puts_timeouts_off_once_and_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STALL", 0.01)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        results: list[object] = []
+
+        def block() -> None:
+            if not results:
+                time.sleep(0.05)
+                transport.loop.call_soon(block)
+
+        transport.send(HERE.contact, Ping(), 0.05, lambda result, _sent, _sender: results.append(result))
+        await until(lambda: replies)
+        block()
+        await until(lambda: results)
+        assert isinstance(results[0], RpcTimeout)
 
     run(test)
 
