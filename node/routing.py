@@ -9,7 +9,8 @@ Rules:
   live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed). Without a
   replacement it stays, however dead it looks: a table that a total outage made suspect heals by itself when it ends.
 - A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only
-  heard from fill free places, and never push out a verified one.
+  heard from fill free places, and never push out a verified one: not in buckets, nor in replacement caches, nor as those
+  with whom a lookup starts.
 - An address belongs to one identity: a verified contact at an address replaces whoever we knew there.
 - A contact that answers in another incarnation was restarted. It has been *steady* since then, as others have since
   they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
@@ -163,7 +164,7 @@ class RoutingTable:
         self._ranks: list[int] = []  # the distances of those in buckets to us, sorted
         self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
         self._alive: Ranking | None = None  # None: to be made anew
-        self._fit: Ranking | None = None
+        self._left: Ranking | None = None
         self._suspects: set[bytes] | None = None  # only asked, never iterated
         self._silent_from = 0.0  # nobody can have been silent for long before that
 
@@ -248,11 +249,15 @@ class RoutingTable:
         return self._those_alive().nearest(as_int(target), count, but)
 
     def seeds(self, target: bytes, count: int) -> list[Contact]:
-        """Where a lookup starts: those alive or not tried yet. Suspects only if there is nobody else."""
-        if self._fit is None:
-            fit = [entry for entry in self._by_id.values() if not entry.failures]
-            self._fit = _ranked(fit or self._by_id.values())
-        return self._fit.nearest(as_int(target), count)
+        """Where a lookup starts: those alive, then those not tried yet. Suspects only if there is nobody else.
+
+        Whoever asks us is in the table untried: no number of those takes the place of one that is known to be alive.
+        """
+        number = as_int(target)
+        seeds = self._those_alive().nearest(number, count)
+        if len(seeds) < count and len(seeds) < len(self._by_id):
+            seeds += self._those_left().nearest(number, count - len(seeds))
+        return seeds
 
     def alive(self) -> int:
         """How many contacts answered when they were last asked."""
@@ -318,9 +323,16 @@ class RoutingTable:
             self._alive = _ranked(entry for entry in self._by_id.values() if entry.alive)
         return self._alive
 
+    def _those_left(self) -> Ranking:
+        """Where a lookup starts if too few are alive."""
+        if self._left is None:
+            untried = [entry for entry in self._by_id.values() if not (entry.verified or entry.failures)]
+            self._left = _ranked(untried or (() if self.alive() else self._by_id.values()))
+        return self._left
+
     def _changed(self) -> None:
         """Who is alive, or where, is not what it was."""
-        self._alive = self._fit = self._suspects = None
+        self._alive = self._left = self._suspects = None
         self._silent_from = 0.0
 
     def _bucket_of(self, number: int) -> Bucket:
@@ -448,8 +460,8 @@ class RoutingTable:
         if known is not None and known.verified and not entry.verified:
             entry = known  # a request does not unmake what an answer has shown
         bucket.spares[entry.contact.id] = entry
-        if len(bucket.spares) > self.k:
-            del bucket.spares[next(iter(bucket.spares))]
+        if len(bucket.spares) > self.k:  # the oldest one that never answered goes, else the oldest
+            del bucket.spares[min(bucket.spares.values(), key=lambda e: e.verified).contact.id]
 
     def _replace(self, entry: Entry) -> None:
         """Put the newest verified spare into the place of a contact that was given up; without one it stays."""

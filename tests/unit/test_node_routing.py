@@ -230,6 +230,36 @@ def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
     assert {e.contact for e in table.entries()} == before
 
 
+def test_a_verified_spare_outlives_any_number_of_requests_of_strangers() -> None:
+    table = full_far_bucket()
+    spare = contact(FAR + 9)
+    table.answered(spare, 1.0, rtt=0.01)
+    for n in range(10, 10 + table.k + 1):
+        table.requested(contact(FAR + n), 2.0)
+    fail(table, contact(FAR + 1))
+    assert spare in table.closest(spare.id, 1)
+
+
+def test_a_lookup_starts_with_those_alive_and_fills_up_with_the_untried() -> None:
+    table = RoutingTable(OWN, 8)
+    for number in (FAR + 1, FAR + 2):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    for number in (1, 2):
+        table.requested(contact(number), 0.0)
+    alive, untried = [contact(FAR + 1), contact(FAR + 2)], [contact(1), contact(2)]
+    assert table.seeds(OWN, 2) == alive, "however near the untried say that they are"
+    assert table.seeds(OWN, 3) == [*alive, contact(1)]
+    assert table.seeds(OWN, 9) == [*alive, *untried]
+
+
+def test_a_lookup_starts_with_the_untried_before_suspects() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1), 0.0, rtt=0.01)
+    table.requested(contact(2), 0.0)
+    table.failed(contact(1).id, 1.0)
+    assert table.seeds(OWN, 8) == [contact(2)]
+
+
 def test_an_unverified_contact_is_not_handed_out_and_is_pinged() -> None:
     table = RoutingTable(OWN, 8)
     table.requested(contact(5), 0.0)
