@@ -16,7 +16,8 @@ Rules:
   they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
 - Who answers again after failures is alive at once; who stays silent is pinged ever more rarely, a fifth of its silence
   apart, and never given up while there is nobody to take its place.
-- Where limits are set, contacts of one subnet get so many places in a bucket and in the table, and no more.
+- Where limits are set, contacts of one subnet get so many places in a bucket and in the table, and no more. Those that
+  never answered, or are given up, keep no verified one of their subnet out: one of them leaves for it.
 - Iteration follows insertion, never the order of a set or a hash: the same events give the same table.
 
 Rejected: one list ordered by distance: the nearest to another identifier than ours are then not found any faster.
@@ -71,6 +72,11 @@ class Entry:
     def alive(self) -> bool:
         """Whether it answered when it was last asked."""
         return self.verified and not self.failures
+
+    @property
+    def expendable(self) -> bool:
+        """Whether one that has answered may take its place: it never did itself, or is given up."""
+        return not self.verified or self.failures >= EVICTION_FAILURES
 
     def timeout(self, unknown: float = TIMEOUT_UNKNOWN) -> float:
         """How long to wait for its answer, in seconds; ``unknown`` while its round-trip time is."""
@@ -343,12 +349,18 @@ class RoutingTable:
         while len(bucket.entries) >= self.k and self._may_split(bucket, entry.number):
             self._split(bucket)
             bucket = self._bucket_of(entry.number)
-        if self._crowded(bucket, entry) or (len(bucket.entries) >= self.k and not self._make_room(bucket, entry)):
+        leaving = self._in_its_way(bucket, entry)
+        if leaving is None:
             self._keep_spare(bucket, entry)
             return False
+        self._take_place(bucket, entry, leaving)
+        return True
+
+    def _take_place(self, bucket: Bucket, entry: Entry, leaving: list[Entry]) -> None:
+        for other in leaving:
+            self._remove(other)
         bucket.spares.pop(entry.contact.id, None)
         self._insert(bucket, entry)
-        return True
 
     def _insert(self, bucket: Bucket, entry: Entry) -> None:
         bucket.entries[entry.contact.id] = entry
@@ -416,14 +428,37 @@ class RoutingTable:
             return True
         return bisect.bisect_left(self._ranks, number ^ self._number) < self.k
 
-    def _crowded(self, bucket: Bucket, entry: Entry) -> bool:
-        """Whether too many contacts of its subnet are here already."""
-        subnet = self._limits.subnet_of(entry.contact.host) if self._limits.bucket or self._limits.table else ""
-        if not subnet:
-            return False
-        near = sum(1 for e in bucket.entries.values() if self._limits.subnet_of(e.contact.host) == subnet)
-        everywhere = self._subnets.get(subnet, 0)
-        return 0 < self._limits.bucket <= near or 0 < self._limits.table <= everywhere
+    def _in_its_way(self, bucket: Bucket, entry: Entry, given_up: Entry | None = None) -> list[Entry] | None:
+        """Who has to leave, along with who is ``given_up``, so that ``entry`` gets a place. None: it gets none.
+
+        Only for a verified contact anybody leaves, and only who is `expendable`.
+        """
+        leaving = {} if given_up is None else {given_up.contact.id: given_up}
+        for held, most in self._bounds(bucket, entry):
+            staying = [other for other in held if other.contact.id not in leaving]
+            if len(staying) < most:
+                continue
+            worse = [other for other in staying if other.expendable] if entry.verified else []
+            if not worse:
+                return None
+            # one of its bucket if there is any: that makes room there, too
+            other = min(worse, key=lambda e: e.contact.id not in bucket.entries)
+            leaving[other.contact.id] = other
+        return list(leaving.values())
+
+    def _bounds(self, bucket: Bucket, entry: Entry) -> Iterator[tuple[Iterable[Entry], int]]:
+        """Of whom there may be so many and no more, ``entry`` among them."""
+        limits = self._limits
+        subnet = limits.subnet_of(entry.contact.host) if limits.bucket or limits.table else ""
+        if subnet and limits.bucket:
+            yield self._of_subnet(subnet, bucket.entries.values()), limits.bucket
+        if subnet and 0 < limits.table <= self._subnets.get(subnet, 0):
+            yield self._of_subnet(subnet, self._by_id.values()), limits.table
+        if len(bucket.entries) >= self.k:
+            yield bucket.entries.values(), self.k
+
+    def _of_subnet(self, subnet: str, entries: Iterable[Entry]) -> list[Entry]:
+        return [entry for entry in entries if self._limits.subnet_of(entry.contact.host) == subnet]
 
     def _count_subnet(self, contact: Contact, change: int) -> None:
         if self._limits.table:
@@ -445,16 +480,6 @@ class RoutingTable:
         self._buckets.insert(at, upper)
         self._lows.insert(at, middle)
 
-    def _make_room(self, bucket: Bucket, entry: Entry) -> bool:
-        """Push out a contact that is worse than ``entry``: one given up, or, for a verified one, one never verified."""
-        if not entry.verified:
-            return False
-        for other in bucket.entries.values():
-            if other.failures >= EVICTION_FAILURES or not (other.verified or other.failures):
-                self._remove(other)
-                return True
-        return False
-
     def _keep_spare(self, bucket: Bucket, entry: Entry) -> None:
         known = bucket.spares.pop(entry.contact.id, None)
         if known is not None and known.verified and not entry.verified:
@@ -466,9 +491,8 @@ class RoutingTable:
     def _replace(self, entry: Entry) -> None:
         """Put the newest verified spare into the place of a contact that was given up; without one it stays."""
         bucket = self._bucket_of(entry.number)
-        spare = next((e for e in reversed(bucket.spares.values()) if e.verified and not self._crowded(bucket, e)), None)
-        if spare is None:
-            return
-        del bucket.spares[spare.contact.id]
-        self._remove(entry)
-        self._insert(bucket, spare)
+        for spare in reversed(bucket.spares.values()):
+            leaving = self._in_its_way(bucket, spare, entry) if spare.verified else None
+            if leaving is not None:
+                self._take_place(bucket, spare, leaving)
+                return

@@ -208,6 +208,62 @@ def test_a_place_that_becomes_free_is_free_for_its_subnet_again() -> None:
     assert [e.contact for e in table.entries()] == [second]
 
 
+def of_subnet(letter: str, number: int) -> Contact:
+    return Contact(number.to_bytes(20, "big"), f"{letter}{number}", 7)
+
+
+def test_a_spare_takes_the_place_of_one_that_was_given_up_in_its_own_subnet() -> None:
+    table = limited(bucket=1)
+    victim, spare = of_subnet("x", 1), of_subnet("x", 2)
+    table.answered(victim, 0.0, rtt=0.01)
+    table.answered(spare, 1.0, rtt=0.01)
+    assert [e.contact for e in table.entries()] == [victim]
+    fail(table, victim)
+    assert [e.contact for e in table.entries()] == [spare]
+
+
+@pytest.mark.parametrize("forged", [(FAR + 1, FAR + 2), (FAR + 1, FAR + 2, 1)], ids=["bucket", "table"])
+def test_addresses_that_never_answered_shut_nobody_out_of_their_subnet(forged: tuple[int, ...]) -> None:
+    table = limited(k=3)
+    for number in (2, 3, 4):
+        table.answered(of_subnet("y", number), 0.0, rtt=0.01)
+    for number in forged:
+        table.requested(of_subnet("x", number), 0.0)
+        table.failed(of_subnet("x", number).id, 1.0)
+    honest = of_subnet("x", FAR + 9)
+    size = len(table)
+    table.answered(honest, 2.0, rtt=0.01)
+    assert honest in table.closest(honest.id, 1)
+    assert len(table) == size, "one of them made room"
+
+
+def test_a_spare_pushes_those_out_that_hold_the_places_of_its_subnet_without_an_answer() -> None:
+    table = limited(k=1, bucket=1, table=1)
+    victim, spare = of_subnet("y", FAR + 1), of_subnet("x", FAR + 2)
+    for who in (of_subnet("z", 1), victim, spare):
+        table.answered(who, 0.0, rtt=0.01)
+    table.requested(of_subnet("x", 2), 0.0)
+    fail(table, victim)
+    assert spare in table.closest(spare.id, 1)
+
+
+def test_requests_of_one_subnet_get_no_more_places_than_it_has() -> None:
+    table = limited(k=20)
+    for number in range(1, 12):
+        table.requested(of_subnet("x", number), 0.0)
+    assert len(table) == 2
+
+
+def test_a_newcomer_of_a_subnet_pushes_out_nobody_who_answered() -> None:
+    table = limited()
+    first = [of_subnet("x", number) for number in (1, 2)]
+    for who in first:
+        table.answered(who, 0.0, rtt=0.01)
+    fail(table, first[0], times=EVICTION_FAILURES - 1)
+    table.answered(of_subnet("x", 3), 9.0, rtt=0.01)
+    assert [e.contact for e in table.entries()] == first
+
+
 # --- identity -----------------------------------------------------------------------------------
 
 
