@@ -6,12 +6,14 @@ Rules:
   k closest.
 - One timeout evicts nobody. A contact that failed is *suspect*: it is not handed out to others and not asked in lookups
   while anybody else can be, and is pinged again with back-off. Only after EVICTION_FAILURES failures in a row does a
-  live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed). Without a
-  replacement it stays, however dead it looks: a table that a total outage made suspect heals by itself when it ends.
+  live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed): at once if that
+  answered lately, else when it answers a ping. Without a replacement it stays, however dead it looks: a table that a
+  total outage made suspect heals by itself when it ends.
 - A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only
   heard from fill free places, and never push out a verified one: not in buckets, nor in replacement caches, nor as those
   with whom a lookup starts.
-- An address belongs to one identity: a verified contact at an address replaces whoever we knew there.
+- An address belongs to one identity: a verified contact at an address replaces whoever we knew there, in a bucket or
+  as a spare.
 - A contact that answers in another incarnation was restarted. It has been *steady* since then, as others have since
   they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
 - Who answers again after failures is alive at once; who stays silent is pinged ever more rarely, a fifth of its silence
@@ -36,6 +38,7 @@ from node.ranking import Ranking
 from node.wire import Contact
 
 EVICTION_FAILURES = 5  # libp2p and BEP 5 are less patient; the paper evicts after one (and is wrong on lossy links)
+LATELY = 60.0  # s since the answer of a spare that may take a place, and so pass for alive, without being pinged first
 BACKOFF_FIRST = 0.5  # s after the first failure; doubles with each further one
 BACKOFF_DOUBLINGS = 10  # beyond that the next is the cap anyway, and in an hour the power would overflow
 BACKOFF_EARLY = 3.0  # s; so a network that heals soon is whole again within a few seconds
@@ -77,6 +80,13 @@ class Entry:
     def expendable(self) -> bool:
         """Whether one that has answered may take its place: it never did itself, or is given up."""
         return not self.verified or self.failures >= EVICTION_FAILURES
+
+    def may_be_pinged(self, now: float) -> bool:
+        """Whether to ping it for what was just heard of it; whoever asks does so. One such ping at a time."""
+        free = self.retry_at <= now
+        if free:
+            self.retry_at = now + BACKOFF_FIRST
+        return free
 
     def timeout(self, unknown: float = TIMEOUT_UNKNOWN) -> float:
         """How long to wait for its answer, in seconds; ``unknown`` while its round-trip time is."""
@@ -166,7 +176,7 @@ class RoutingTable:
         self._buckets = [Bucket(0, 1 << BITS)]
         self._lows = [0]
         self._by_id: dict[bytes, Entry] = {}  # those in buckets, not the spares
-        self._at_address: dict[tuple[str, int], bytes] = {}
+        self._at_address: dict[tuple[str, int], bytes] = {}  # of those verified, spares among them
         self._ranks: list[int] = []  # the distances of those in buckets to us, sorted
         self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
         self._alive: Ranking | None = None  # None: to be made anew
@@ -213,8 +223,7 @@ class RoutingTable:
             return False
         entry = self._by_id.get(contact.id)
         if entry is None:
-            self._request_of_stranger(contact, now)
-            return False
+            return self._request_of_stranger(contact, now)
         if entry.contact != contact:  # an identity moves only when the new address has answered
             moved = entry.failures > 0 and now - entry.seen >= BACKOFF_FIRST
             entry.seen = now if moved else entry.seen  # one such ping at a time
@@ -223,10 +232,7 @@ class RoutingTable:
         if entry.failures:
             entry.retry_at = min(entry.retry_at, now)  # it lives, it seems: ping it without further delay
             return False
-        changed = bool(entry.incarnation) and incarnation != entry.incarnation and entry.retry_at <= now
-        if changed:
-            entry.retry_at = now + BACKOFF_FIRST  # one such ping at a time
-        return changed
+        return bool(entry.incarnation) and incarnation != entry.incarnation and entry.may_be_pinged(now)
 
     def failed(self, identifier: bytes, now: float, *, asked_at: float = math.inf) -> None:
         """Note that a contact did not answer what it was asked at ``asked_at``.
@@ -235,7 +241,7 @@ class RoutingTable:
         """
         entry = self._by_id.get(identifier)
         if entry is None:
-            self._bucket_of(as_int(identifier)).spares.pop(identifier, None)
+            self._forget_spare(self._bucket_of(as_int(identifier)), identifier)
             return
         if not entry.failures:
             entry.failing_since = now
@@ -246,7 +252,7 @@ class RoutingTable:
         entry.failures += 1
         entry.retry_at = now + back_off(entry.failures, now - entry.failing_since)
         if entry.failures >= EVICTION_FAILURES:
-            self._replace(entry)
+            self._replace(entry, now)
 
     # --- asking ----------------------------------------------------------------------------------
 
@@ -312,15 +318,17 @@ class RoutingTable:
         """Note that something was looked up in the range of ``target``."""
         self._bucket_of(as_int(target)).refreshed = now
 
-    def _request_of_stranger(self, contact: Contact, now: float) -> None:
+    def _request_of_stranger(self, contact: Contact, now: float) -> bool:
         number = as_int(contact.id)
         bucket = self._bucket_of(number)
         spare = bucket.spares.get(contact.id)
-        if spare is not None and spare.verified and len(bucket.entries) >= self.k:
-            spare.seen = now  # as it stood: the place that it did not get is still taken
+        if spare is None or not spare.verified:
+            self._admit(Entry(contact, number, now))
+            return False
+        if spare.contact == contact:  # it stays as it stood; a request does not unmake what an answer has shown
+            spare.seen = now
             bucket.spares[contact.id] = bucket.spares.pop(contact.id)
-            return
-        self._admit(Entry(contact, number, now))
+        return spare.may_be_pinged(now) and self._in_its_way(bucket, spare) is not None
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -359,7 +367,7 @@ class RoutingTable:
     def _take_place(self, bucket: Bucket, entry: Entry, leaving: list[Entry]) -> None:
         for other in leaving:
             self._remove(other)
-        bucket.spares.pop(entry.contact.id, None)
+        self._forget_spare(bucket, entry.contact.id)
         self._insert(bucket, entry)
 
     def _insert(self, bucket: Bucket, entry: Entry) -> None:
@@ -368,8 +376,7 @@ class RoutingTable:
         bisect.insort(self._ranks, entry.number ^ self._number)
         self._count_subnet(entry.contact, 1)
         self._changed()
-        if entry.verified:
-            self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
+        self._occupy(entry)
 
     def _remove(self, entry: Entry) -> None:
         identifier = entry.contact.id
@@ -378,8 +385,15 @@ class RoutingTable:
         self._ranks.remove(entry.number ^ self._number)
         self._count_subnet(entry.contact, -1)
         self._changed()
+        self._vacate(entry)
+
+    def _occupy(self, entry: Entry) -> None:
+        if entry.verified:
+            self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
+
+    def _vacate(self, entry: Entry) -> None:
         address = (entry.contact.host, entry.contact.port)
-        if self._at_address.get(address) == identifier:
+        if self._at_address.get(address) == entry.contact.id:
             del self._at_address[address]
 
     def _refresh(self, entry: Entry, now: float, rtt: float, incarnation: int) -> Heard:
@@ -405,7 +419,7 @@ class RoutingTable:
             entry.rtt = 0.0  # what was measured last was mostly its absence
         entry.verified, entry.failures, entry.incarnation = True, 0, incarnation
         self._expel_address(entry.contact)
-        self._at_address[entry.contact.host, entry.contact.port] = entry.contact.id
+        self._occupy(entry)
         self._changed()
 
     def _move(self, entry: Entry, contact: Contact) -> bool:
@@ -418,8 +432,12 @@ class RoutingTable:
     def _expel_address(self, contact: Contact) -> None:
         """Remove whoever else was known at this address: it has a new identity now."""
         other = self._at_address.get((contact.host, contact.port))
-        if other is not None and other != contact.id:
+        if other is None or other == contact.id:
+            return
+        if other in self._by_id:
             self._remove(self._by_id[other])
+        else:
+            self._forget_spare(self._bucket_of(as_int(other)), other)
 
     def _may_split(self, bucket: Bucket, number: int) -> bool:
         if bucket.high - bucket.low <= 1:
@@ -481,18 +499,29 @@ class RoutingTable:
         self._lows.insert(at, middle)
 
     def _keep_spare(self, bucket: Bucket, entry: Entry) -> None:
-        known = bucket.spares.pop(entry.contact.id, None)
+        known = bucket.spares.get(entry.contact.id)
         if known is not None and known.verified and not entry.verified:
-            entry = known  # a request does not unmake what an answer has shown
+            entry = known
+        self._forget_spare(bucket, entry.contact.id)
         bucket.spares[entry.contact.id] = entry
+        self._occupy(entry)
         if len(bucket.spares) > self.k:  # the oldest one that never answered goes, else the oldest
-            del bucket.spares[min(bucket.spares.values(), key=lambda e: e.verified).contact.id]
+            self._forget_spare(bucket, min(bucket.spares.values(), key=lambda e: e.verified).contact.id)
 
-    def _replace(self, entry: Entry) -> None:
-        """Put the newest verified spare into the place of a contact that was given up; without one it stays."""
+    def _forget_spare(self, bucket: Bucket, identifier: bytes) -> None:
+        spare = bucket.spares.pop(identifier, None)
+        if spare is not None:
+            self._vacate(spare)
+
+    def _replace(self, entry: Entry, now: float) -> None:
+        """Put the newest spare that answered lately into the place of a contact that was given up; without one it stays.
+
+        The other spares are due now: one that answers takes the place, too.
+        """
         bucket = self._bucket_of(entry.number)
         for spare in reversed(bucket.spares.values()):
-            leaving = self._in_its_way(bucket, spare, entry) if spare.verified else None
+            fresh = spare.verified and now - spare.answered_at <= LATELY
+            leaving = self._in_its_way(bucket, spare, entry) if fresh else None
             if leaving is not None:
                 self._take_place(bucket, spare, leaving)
                 return

@@ -11,6 +11,7 @@ from node.routing import (
     BACKOFF_EARLY,
     BACKOFF_MOST,
     EVICTION_FAILURES,
+    LATELY,
     TIMEOUT_LEAST,
     TIMEOUT_MOST,
     Entry,
@@ -113,6 +114,30 @@ def test_after_several_failures_in_a_row_a_live_spare_takes_the_place() -> None:
     fail(table, victim)
     assert table.entry(victim.id) is None
     assert table.entry(spare.id) is not None
+
+
+def test_a_spare_that_answered_long_ago_is_pinged_before_it_takes_a_place() -> None:
+    table = full_far_bucket()
+    spare, victim = contact(FAR + 9), contact(FAR + 1)
+    table.answered(spare, 1.0, rtt=0.01)
+    for n in range(EVICTION_FAILURES):
+        table.failed(victim.id, 1.0 + LATELY + 1 + n)
+    assert spare not in table.closest(spare.id, 4)
+    assert spare in [e.contact for e in table.due(100.0, 9)]
+    assert table.answered(spare, 100.0, rtt=0.01).new
+    assert spare in table.closest(spare.id, 1)
+    assert table.entry(victim.id) is None
+
+
+def test_a_spare_that_asks_us_is_pinged_once_there_is_a_place_for_it() -> None:
+    table = full_far_bucket()
+    spare = contact(FAR + 9)
+    table.answered(spare, 1.0, rtt=0.01)
+    assert not table.requested(spare, 2.0)
+    for n in range(EVICTION_FAILURES):
+        table.failed(contact(FAR + 1).id, 100.0 + n)
+    assert table.requested(spare, 110.0)
+    assert not table.requested(spare, 110.0), "one such ping is under way"
 
 
 def test_without_a_spare_nobody_is_dropped_however_dead() -> None:
@@ -337,6 +362,29 @@ def test_another_identity_at_an_address_replaces_the_old_one() -> None:
     table.answered(contact(1, 7), 0.0, rtt=0.01)
     table.answered(contact(2, 7), 1.0, rtt=0.01)
     assert table.closest(OWN, 8) == [contact(2, 7)]
+
+
+def test_a_spare_is_forgotten_when_another_identity_answers_at_its_address() -> None:
+    table = full_far_bucket()
+    before, after = contact(FAR + 9, 7), contact(3, 7)
+    table.answered(before, 1.0, rtt=0.01)
+    table.answered(after, 2.0, rtt=0.01)
+    fail(table, contact(FAR + 1))
+    assert [e.contact for e in table.entries() if e.contact.port == 7] == [after]
+    assert before not in table.closest(before.id, 9)
+    again = contact(4, 7)
+    table.answered(again, 3.0, rtt=0.01)
+    assert [e.contact for e in table.entries() if e.contact.port == 7] == [again]
+
+
+def test_two_spares_never_share_an_address() -> None:
+    table = full_far_bucket()
+    before, after = contact(FAR + 9, 7), contact(FAR + 10, 7)
+    table.answered(before, 1.0, rtt=0.01)
+    table.answered(after, 2.0, rtt=0.01)
+    for number in (FAR + 1, FAR + 2):
+        fail(table, contact(number))
+    assert [e.contact for e in table.entries() if e.contact.port == 7] == [after]
 
 
 def test_a_claim_to_live_elsewhere_moves_nobody_until_that_address_answers() -> None:
