@@ -396,6 +396,12 @@ class Peer:
         heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
         if heard:
             self.on_contact(sender.contact, heard)
+        elif heard.lives_at is not None:
+            self._see_whether_moved(heard.lives_at, sender.contact)
+
+    def _see_whether_moved(self, known: Contact, claimed: Contact) -> None:
+        """Ping a contact where it was alive; if it is not any more, where it says that it lives: the table moves it then."""
+        self.call(known, Ping(), lambda _, result: self.ping(claimed) if isinstance(result, RpcError) else None)
 
     def _otherwise(
         self,
@@ -419,7 +425,7 @@ class Peer:
             return
         if isinstance(result, RpcTimeout):
             self._count("timeouts", type(message))
-        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at)
+        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at, asked=asked)
         if sender is not None:
             result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
         done(asked, result if isinstance(result, RpcError) else RpcError("an answer without a sender"))

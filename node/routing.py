@@ -14,6 +14,8 @@ Rules:
   with whom a lookup starts.
 - An address belongs to one identity: a verified contact at an address replaces whoever we knew there, in a bucket or
   as a spare.
+- An identity moves to another address when it answers there, but not while it is known to be alive at the old one: that
+  is pinged first, and has to fail.
 - A contact that answers in another incarnation was restarted. It has been *steady* since then, as others have since
   they were first verified, or answered again after a failure: who was not steady when a record came may lack it.
 - Who answers again after failures is alive at once; who stays silent is pinged ever more rarely, a fifth of its silence
@@ -141,12 +143,14 @@ class Heard:
     """What `heard` changed.
 
     ``new``: it is in the table, and answered for the first time. ``restarted``: its incarnation is not the one that we
-    knew. ``missed_since``: it answers again after failures; it last did so at that time.
+    knew. ``missed_since``: it answers again after failures; it last did so at that time. ``lives_at``: nothing is
+    changed, since it is known to be alive there; that is to be pinged now, to see whether it has moved.
     """
 
     new: bool = False
     restarted: bool = False
     missed_since: float | None = None
+    lives_at: Contact | None = None
 
     def __bool__(self) -> bool:
         return self.new or self.restarted or self.missed_since is not None
@@ -208,14 +212,13 @@ class RoutingTable:
             return NOTHING
         entry = self._by_id.get(contact.id)
         if entry is None:
-            entry = Entry(contact, as_int(contact.id), now, verified=True, incarnation=incarnation)
-            entry.answered_at = entry.steady_since = now
-            entry.measure(rtt)
-            self._expel_address(contact)
-            return Heard(new=True) if self._admit(entry) else NOTHING
-        if entry.contact is not contact and entry.contact != contact and not self._move(entry, contact):
-            return NOTHING
-        return self._refresh(entry, now, rtt, incarnation)
+            return self._answer_of_stranger(contact, now, rtt, incarnation)
+        if entry.contact is not contact and entry.contact != contact:
+            return self._dispute(entry, now) if entry.alive else self._move(entry, contact, now, rtt, incarnation)
+        heard = self._hear(entry, now, rtt, incarnation)
+        entries = self._bucket_of(entry.number).entries
+        entries[contact.id] = entries.pop(contact.id)  # to the end: most recently seen
+        return heard
 
     def requested(self, contact: Contact, now: float, *, incarnation: int = 0) -> bool:
         """Note that a contact says that it sent us a request; whether it is to be pinged now, to see what changed."""
@@ -234,14 +237,21 @@ class RoutingTable:
             return False
         return bool(entry.incarnation) and incarnation != entry.incarnation and entry.may_be_pinged(now)
 
-    def failed(self, identifier: bytes, now: float, *, asked_at: float = math.inf) -> None:
-        """Note that a contact did not answer what it was asked at ``asked_at``.
+    def failed(
+        self, identifier: bytes, now: float, *, asked_at: float = math.inf, asked: Contact | None = None
+    ) -> None:
+        """Note that a contact did not answer what it was asked at ``asked_at``; ``asked``: where, if not where we know it.
 
-        Requests that were under way together fail together: that is one failure, and not so many in a row.
+        Requests that were under way together fail together: that is one failure, and not so many in a row. What failed at
+        another address, which somebody told us, says nothing of the one that we know.
         """
-        entry = self._by_id.get(identifier)
+        bucket = self._bucket_of(as_int(identifier))
+        entry = bucket.entries.get(identifier)
+        known = entry or bucket.spares.get(identifier)
+        if known is None or (asked is not None and asked != known.contact):
+            return
         if entry is None:
-            self._forget_spare(self._bucket_of(as_int(identifier)), identifier)
+            self._forget_spare(bucket, identifier)
             return
         if not entry.failures:
             entry.failing_since = now
@@ -317,6 +327,21 @@ class RoutingTable:
     def touch(self, target: bytes, now: float) -> None:
         """Note that something was looked up in the range of ``target``."""
         self._bucket_of(as_int(target)).refreshed = now
+
+    def _answer_of_stranger(self, contact: Contact, now: float, rtt: float, incarnation: int) -> Heard:
+        number = as_int(contact.id)
+        spare = self._bucket_of(number).spares.get(contact.id)
+        if spare is not None and spare.verified and spare.contact != contact:
+            return self._dispute(spare, now)
+        entry = Entry(contact, number, now, verified=True, incarnation=incarnation)
+        entry.answered_at = entry.steady_since = now
+        entry.measure(rtt)
+        self._expel_address(contact)
+        return Heard(new=True) if self._admit(entry) else NOTHING
+
+    def _dispute(self, entry: Entry, now: float) -> Heard:
+        """What to do if somebody answers at another address as one that is known: it moves only if it is not there any more."""
+        return Heard(lives_at=entry.contact) if entry.may_be_pinged(now) else NOTHING
 
     def _request_of_stranger(self, contact: Contact, now: float) -> bool:
         number = as_int(contact.id)
@@ -396,7 +421,7 @@ class RoutingTable:
         if self._at_address.get(address) == entry.contact.id:
             del self._at_address[address]
 
-    def _refresh(self, entry: Entry, now: float, rtt: float, incarnation: int) -> Heard:
+    def _hear(self, entry: Entry, now: float, rtt: float, incarnation: int) -> Heard:
         heard = NOTHING
         if not entry.verified or entry.failures or incarnation != entry.incarnation:
             heard = Heard(
@@ -407,8 +432,6 @@ class RoutingTable:
             self._settle(entry, heard, now, incarnation)
         entry.seen = entry.answered_at = now
         entry.measure(rtt)
-        entries = self._bucket_of(entry.number).entries
-        entries[entry.contact.id] = entries.pop(entry.contact.id)  # to the end: most recently seen
         return heard
 
     def _settle(self, entry: Entry, heard: Heard, now: float, incarnation: int) -> None:
@@ -422,12 +445,12 @@ class RoutingTable:
         self._occupy(entry)
         self._changed()
 
-    def _move(self, entry: Entry, contact: Contact) -> bool:
-        """Let a contact have another address; whether it still has a place, or its new subnet has too many already."""
+    def _move(self, entry: Entry, contact: Contact, now: float, rtt: float, incarnation: int) -> Heard:
+        """Let a contact have another address, where it answered. Its new subnet may have its places already."""
         self._remove(entry)
-        self._expel_address(contact)
         entry.contact = contact
-        return self._admit(entry)
+        heard = self._hear(entry, now, rtt, incarnation)
+        return heard if self._admit(entry) else NOTHING
 
     def _expel_address(self, contact: Contact) -> None:
         """Remove whoever else was known at this address: it has a new identity now."""

@@ -297,8 +297,10 @@ def test_who_moves_into_a_subnet_that_has_its_places_keeps_none() -> None:
     for n, host in ((1, "a1"), (2, "a2"), (3, "b1")):
         table.answered(Contact(n.to_bytes(20, "big"), host, n), 0.0, rtt=0.01)
     mover = Contact((3).to_bytes(20, "big"), "a3", 3)
+    table.failed(mover.id, 0.5)
     assert not table.answered(mover, 1.0, rtt=0.01)
     assert [entry.contact.host for entry in table.entries()] == ["a1", "a2"]
+    table.failed(mover.id, 1.5)
     table.answered(Contact((3).to_bytes(20, "big"), "b2", 3), 2.0, rtt=0.01)
     assert [entry.contact.host for entry in table.entries()] == ["a1", "a2", "b2"]
 
@@ -392,8 +394,54 @@ def test_a_claim_to_live_elsewhere_moves_nobody_until_that_address_answers() -> 
     table.answered(contact(1, 7), 0.0, rtt=0.01)
     table.requested(contact(1, 8), 1.0)
     assert table.closest(OWN, 8) == [contact(1, 7)]
+    table.failed(contact(1).id, 1.5)
     table.answered(contact(1, 8), 2.0, rtt=0.01)
     assert table.closest(OWN, 8) == [contact(1, 8)]
+
+
+def test_who_answers_as_one_that_is_alive_elsewhere_gets_that_pinged_and_takes_nothing() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1, 7), 0.0, rtt=0.01)
+    heard = table.answered(contact(1, 8), 1.0, rtt=0.01)
+    assert not heard
+    assert heard.lives_at == contact(1, 7)
+    assert table.closest(OWN, 8) == [contact(1, 7)]
+    assert table.answered(contact(1, 8), 1.0, rtt=0.01).lives_at is None, "one such ping is under way"
+
+
+def test_nor_does_it_take_the_place_of_a_spare_before_that_has_failed() -> None:
+    table = full_far_bucket()
+    table.answered(contact(FAR + 9, 7), 1.0, rtt=0.01)
+    assert table.answered(contact(FAR + 9, 8), 2.0, rtt=0.01).lives_at == contact(FAR + 9, 7)
+    fail(table, contact(FAR + 1))
+    assert table.closest(contact(FAR + 9).id, 1) == [contact(FAR + 9, 7)]
+
+
+def test_a_spare_that_failed_is_found_where_it_answers_next() -> None:
+    table = full_far_bucket()
+    table.answered(contact(FAR + 9, 7), 1.0, rtt=0.01)
+    table.failed(contact(FAR + 9).id, 2.0, asked=contact(FAR + 9, 7))
+    table.answered(contact(FAR + 9, 8), 3.0, rtt=0.01)
+    fail(table, contact(FAR + 1))
+    assert table.closest(contact(FAR + 9).id, 1) == [contact(FAR + 9, 8)]
+
+
+def test_silence_at_an_address_that_others_tell_is_no_failure_of_who_lives_elsewhere() -> None:
+    table = full_far_bucket()
+    spare = contact(FAR + 9, 7)
+    table.answered(spare, 1.0, rtt=0.01)
+    for identity in (FAR + 1, FAR + 9):
+        table.failed(contact(identity).id, 2.0, asked=contact(identity, 9))
+    assert not table.is_suspect(contact(FAR + 1).id)
+    fail(table, contact(FAR + 1))
+    assert table.closest(spare.id, 1) == [spare], "it was not forgotten"
+
+
+def test_who_never_answered_is_at_once_where_it_answers() -> None:
+    table = RoutingTable(OWN, 8)
+    table.requested(contact(1, 8), 0.0)
+    assert table.answered(contact(1, 7), 1.0, rtt=0.01).new
+    assert table.closest(OWN, 8) == [contact(1, 7)]
 
 
 def test_ourselves_are_never_in_the_table() -> None:
