@@ -1,5 +1,7 @@
 """The routing table: against a brute-force oracle, and its rules one by one."""
 
+from collections import Counter
+from collections.abc import Iterable
 from random import Random
 
 import pytest
@@ -93,6 +95,48 @@ def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k
         assert not bucket.entries.keys() & bucket.spares.keys()
         assert all(bucket.low <= e.number < bucket.high for e in [*bucket.entries.values(), *bucket.spares.values()])
     assert len(table) == sum(len(b.entries) for b in buckets)
+
+
+def verified(table: RoutingTable) -> list[Contact]:
+    """All that answered where they are known, those in buckets and the spares."""
+    known = [e for bucket in table.buckets() for held in (bucket.entries, bucket.spares) for e in held.values()]
+    return sorted((e.contact for e in known if e.verified), key=lambda c: c.id)
+
+
+def most_of_one_subnet(held: Iterable[Entry]) -> int:
+    return max(Counter(e.contact.host for e in held).values(), default=0)
+
+
+crowd = st.lists(
+    st.tuples(st.sampled_from(["answered", "answered", "requested", "failed"]), st.integers(1, 20), st.integers(1, 12)),
+    max_size=150,
+)
+
+
+@settings(deadline=None)
+@given(crowd, st.sampled_from([1, 3]), st.sampled_from([(0, 0), (1, 3), (2, 2)]), st.sampled_from([1.0, 25.0]))
+def test_who_is_where_holds_after_any_events(
+    happened: list[tuple[str, int, int]], k: int, most: tuple[int, int], pause: float
+) -> None:
+    """Twenty identities at twelve addresses of three subnets: they move, restart as others, and claim what is not so."""
+    table = RoutingTable(OWN, k, Limits(*most, str))
+    for n, (event, identity, port) in enumerate(happened):
+        who = Contact((identity * 0x9E3779B97F4A7C15 << 96).to_bytes(24, "big")[-20:], f"subnet {port % 3}", port)
+        before, now = verified(table), n * pause
+        if event == "answered":
+            heard = table.answered(who, now, rtt=0.01)
+            assert not heard or who in table.closest(who.id, 1)
+        elif event == "requested":
+            table.requested(who, now)
+            assert verified(table) == before, "requests neither teach nor undo anything that an answer has shown"
+        else:
+            table.failed(who.id, now, asked=who)
+            assert who in before or verified(table) == before, "nobody fails for silence where it does not live"
+        addresses = [(c.host, c.port) for c in verified(table)]
+        assert len(addresses) == len(set(addresses)), "an address belongs to one identity"
+        assert max(map(len, (bucket.spares for bucket in table.buckets()))) <= k
+        assert not most[0] or all(most_of_one_subnet(b.entries.values()) <= most[0] for b in table.buckets())
+        assert not most[1] or most_of_one_subnet(table.entries()) <= most[1]
 
 
 # --- failures -----------------------------------------------------------------------------------
