@@ -184,6 +184,17 @@ def test_a_spare_that_asks_us_is_pinged_once_there_is_a_place_for_it() -> None:
     assert not table.requested(spare, 110.0), "one such ping is under way"
 
 
+def test_a_request_does_not_put_a_spare_unverified_into_a_place_that_became_free() -> None:
+    table = full_far_bucket()
+    spare, leaves = contact(FAR + 9), contact(FAR + 1)
+    table.answered(spare, 1.0, rtt=0.01)
+    table.answered(contact(3, leaves.port), 2.0, rtt=0.01)
+    assert table.entry(leaves.id) is None
+    assert table.requested(spare, 3.0), "it is to be pinged"
+    assert spare in verified(table)
+    assert table.answered(spare, 3.1, rtt=0.01).new
+
+
 def test_without_a_spare_nobody_is_dropped_however_dead() -> None:
     table = full_far_bucket()
     for entry in list(table.entries()):
@@ -357,6 +368,16 @@ def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
     assert {e.contact for e in table.entries()} == before
 
 
+@pytest.mark.parametrize("failures", [0, EVICTION_FAILURES], ids=["untried", "given-up"])
+def test_nor_does_it_push_out_anybody_else(failures: int) -> None:
+    table = RoutingTable(OWN, 1)
+    table.answered(contact(1), 0.0, rtt=0.01)
+    table.requested(contact(FAR + 1), 0.0)
+    fail(table, contact(FAR + 1), times=failures)
+    table.requested(contact(FAR + 2), 9.0)
+    assert [e.contact for e in table.entries()] == [contact(1), contact(FAR + 1)]
+
+
 def test_a_verified_spare_outlives_any_number_of_requests_of_strangers() -> None:
     table = full_far_bucket()
     spare = contact(FAR + 9)
@@ -421,6 +442,15 @@ def test_a_spare_is_forgotten_when_another_identity_answers_at_its_address() -> 
     again = contact(4, 7)
     table.answered(again, 3.0, rtt=0.01)
     assert [e.contact for e in table.entries() if e.contact.port == 7] == [again]
+
+
+def test_who_has_moved_away_does_not_suffer_from_who_comes_to_its_old_address() -> None:
+    table = RoutingTable(OWN, 8)
+    table.answered(contact(1, 7), 0.0, rtt=0.01)
+    table.failed(contact(1).id, 1.0)
+    table.answered(contact(1, 8), 2.0, rtt=0.01)
+    table.answered(contact(2, 7), 3.0, rtt=0.01)
+    assert table.closest(OWN, 8) == [contact(1, 8), contact(2, 7)]
 
 
 def test_two_spares_never_share_an_address() -> None:
