@@ -49,17 +49,17 @@ def inject(
         InertFault: it had no effect, or its effect did not end.
     """
     fault = faults.get(key)
-    actions = _planned(fault, options, cluster, seed)
-    before = [fault.measure_before(action, _probe(cluster, seed)) for action in actions]
+    actions = planned(fault, options, cluster, Entry(0, fault.key, 0, None), seed)
+    before = [fault.measure_before(action, probe(cluster, seed)) for action in actions]
     labels = [f"{key}{_in_words(options)} #{next(_numbers)}" for _ in actions]
     tell = _Teller(events, key, actions)
     tell("inject")
     try:
         for label, action in zip(labels, actions, strict=True):
             cluster.enforce(label, fault.effects(action, cluster.topology))
-        seen = [fault.observe(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
+        seen = [fault.observe(action, probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)]
         tell("observe", seen)
-        _require(seen, f"{key} had no effect")
+        require(seen, f"{key} had no effect")
         try:
             yield seen
         except BaseException as error:  # by the time that it is told, the fault has been healed: so it is noted here
@@ -73,17 +73,18 @@ def inject(
         for label in labels:
             cluster.release(label)
     after = [
-        fault.observe_healed(action, _probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)
+        fault.observe_healed(action, probe(cluster, seed), was) for action, was in zip(actions, before, strict=True)
     ]
     tell("heal-observed", after)
-    _require(after, f"{key} is still felt after its heal")
+    require(after, f"{key} is still felt after its heal")
 
 
-def _planned(fault: Fault, options: dict[str, object], cluster: Cluster, seed: int) -> list[Action]:
+def planned(fault: Fault, options: dict[str, object], cluster: Cluster, entry: Entry, seed: int) -> list[Action]:
+    """A fault's actions on a cluster as it is now, its options resolved. Raises UsageError."""
     checked = checked_options(fault, options)
     world = LiveWorld(cluster)
     try:
-        actions = fault.plan(checked, Entry(0, fault.key, 0, None), world, random.Random(seed))
+        actions = fault.plan(checked, entry, world, random.Random(seed))
     except AssertionError as error:
         raise UsageError(f"{fault.key} needs a timeline: write it into an experiment") from error
     return actions
@@ -122,12 +123,14 @@ def checked_options(fault: Fault, options: dict[str, object]) -> Any:
         raise UsageError(f"{fault.key}: {problems}") from error
 
 
-def _probe(cluster: Cluster, seed: int) -> ActionProbe:
+def probe(cluster: Cluster, seed: int) -> ActionProbe:
+    """What a fault may ask of the cluster within BUDGET from now on."""
     rng = random.Random(seed)
     return ActionProbe(cluster, lambda: (set(), set()), rng, time.monotonic() + BUDGET)
 
 
-def _require(seen: list[Observation], complaint: str) -> None:
+def require(seen: Sequence[Observation], complaint: str) -> None:
+    """Raise InertFault if an effect, or its end, was not there."""
     wrong = [observation for observation in seen if observation.effective is False]
     if wrong:
         missed = [name for name, effective in wrong[0].targets.items() if effective is False]

@@ -164,15 +164,20 @@ class Page:
     # --- what is written ------------------------------------------------------------------------------------------
 
     def _note(self, index: int, action: Action) -> None:
-        """Keep a fault that was injected by hand, or changed, in the plan."""
+        """Keep a fault that was injected by hand, or changed, in the plan, which lasts at least up to now."""
         self._plan.actions[index : index + 1] = [action]
+        ends = max(self._plan.experiment["duration_us"], self._now_us() + 1)
+        self._plan.experiment["duration_us"] = ends
         save_plan(self._plan, self._run_dir / PLAN_FILE)
 
     def _tell_end(self) -> None:
         """The session's length is known only now; then the journal ends."""
-        self._plan.experiment["duration_us"] = max(1, round((self._events.now() or 0.0) * 1e6))
+        self._plan.experiment["duration_us"] = max(1, self._now_us())
         save_plan(self._plan, self._run_dir / PLAN_FILE)
         self._events.emit("end", detail={"reasons": self._reasons, "timings": {}})
+
+    def _now_us(self) -> int:
+        return round((self._events.now() or 0.0) * 1e6)
 
     def _failed(self, text: str) -> None:
         self._reasons.append({"kind": "error", "text": text})

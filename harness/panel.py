@@ -17,8 +17,8 @@ import shutil
 import socketserver
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +28,12 @@ from harness import document, faults, injection
 from harness.cluster import Cluster
 from harness.errors import HarnessError, KadstormError, UsageError
 from harness.events import Events
+from harness.faults import Entry, Fault
 from harness.observation import Observation
+from harness.probe import ActionProbe
 from harness.records import Action
+
+BY_HAND = 10**6  # where an experiment's timeline has entries: none has so many
 
 log = logging.getLogger("harness")
 
@@ -54,8 +58,27 @@ class Panel(Protocol):
         ...
 
 
+@dataclass
+class _Fault:
+    """One fault, from the moment that it is begun: its actions, which stand in the plan from ``first`` on."""
+
+    name: str
+    text: str
+    fault: Fault
+    actions: list[Action]
+    before: list[Any]
+    first: int
+
+    def titles(self) -> Iterator[tuple[Action, dict[str, Any]]]:
+        """Each action, with what its events carry."""
+        for index, action in enumerate(self.actions, self.first):
+            title = {"name": self.name, "fault": self.fault.key, "action": index, "targets": action.targets}
+            yield action, title
+
+
 class ClusterPanel:
-    """`Panel` over a cluster of this process. Every fault is journalled, and told to ``planned`` as an action."""
+    """`Panel` over a cluster of this process. Every fault is journalled, and its actions are told to ``planned``, resolved, as
+    they are in a plan. What is refused has left no trace; what failed was in force for a moment, without effect."""
 
     def __init__(self, cluster: Cluster, events: Events, seed: int, planned: Callable[[int, Action], None]) -> None:
         self._cluster = cluster
@@ -63,9 +86,10 @@ class ClusterPanel:
         self._seed = seed
         self._planned = planned
         self._lock = threading.Lock()  # one injection or heal at a time: each measures the network
-        self._count = 0
+        self._closing = False
+        self._count = 0  # actions so far
         self._names: set[str] = set()  # of all faults that ever were: the report tells them apart by these
-        self._in_force: dict[str, tuple[dict[str, Any], Action, int, AbstractContextManager[list[Observation]]]] = {}
+        self._in_force: dict[str, _Fault] = {}
 
     def nodes(self) -> list[dict[str, Any]]:
         """See `Panel.nodes`."""
@@ -78,71 +102,138 @@ class ClusterPanel:
 
     def faults(self) -> list[dict[str, Any]]:
         """See `Panel.faults`."""
-        return [shown for shown, _, _, _ in list(self._in_force.values())]
+        return [
+            {"name": one.name, "fault": one.fault.key, "text": one.text, "since": one.actions[0].at_us / 1e6}
+            for one in list(self._in_force.values())
+        ]
 
     def inject(self, text: str) -> str:
         """See `Panel.inject`."""
-        key, options = parse_fault(text)
         with self._lock:
-            index, self._count = self._count, self._count + 1
-            name = key if key not in self._names else f"{key}-{index + 1}"
-            self._names.add(name)
-            since = self._events.now() or 0.0
-            action = Action(
-                at_us=round(since * 1e6), until_us=None, fault=key, name=name, entry=10**6, targets=[], options=options
-            )
-            title: dict[str, Any] = {"name": name, "fault": key, "action": index}
-            scope = injection.inject(self._cluster, key, seed=self._seed + index, **options)
-            self._events.emit("inject", **title, asked=options)
+            if self._closing:
+                raise UsageError("the session is ending: nothing is injected any more")
+            one = self._prepared(text)
+            self._begin(one)
             try:
-                seen = scope.__enter__()
-            except KadstormError as error:
-                self._events.emit("error", **title, detail={"message": str(error)})
-                self._planned(index, action)
+                seen = self._put_in_force(one)
+            except Exception as error:  # faults are extensions, too
+                self._undo(one, error)
                 raise
-            action.targets = [target for observation in seen for target in observation.targets]
-            self._planned(index, action)
-            self._events.emit("injected", **title, targets=action.targets)
-            for observation in seen:
-                self._events.emit("observe", **title, observed=observation.observed, effective=observation.effective)
-            shown = {"name": name, "fault": key, "text": text, "since": since, "effective": True}
-            self._in_force[name] = (shown, action, index, scope)
-        return name
+            self._tell(one, "observe", seen)
+            if not all(each.effective is not False for each in seen):
+                self._take_back(one)
+                injection.require(seen, f"{one.fault.key} had no effect")
+        return one.name
 
     def heal(self, name: str) -> None:
         """See `Panel.heal`."""
         with self._lock:
-            found = self._in_force.pop(name, None)
-            if found is None:
+            one = self._in_force.get(name)
+            if one is None:
                 raise UsageError(f"no fault `{name}` is in force{_listed(list(self._in_force))}")
-            _, action, index, scope = found
-            title: dict[str, Any] = {"name": name, "fault": action.fault, "action": index, "targets": action.targets}
-            self._events.emit("heal", **title)
-            try:
-                scope.__exit__(None, None, None)
-            except injection.InertFault as error:
-                self._healed(title, action, index, {"message": str(error)}, effective=False)
-                raise
-            self._healed(title, action, index, {}, effective=True)
+            after = self._take_back(one)
+            injection.require(after, f"{one.fault.key} is still felt after its heal")
 
     def close(self) -> None:
-        """Heal everything; the first failure is raised when all have been tried."""
+        """Heal everything, and inject nothing more; the first failure is raised when all have been tried."""
+        with self._lock:
+            self._closing = True
         failures = []
         for name in list(self._in_force):
             try:
                 self.heal(name)
-            except KadstormError as error:
+            except Exception as error:  # the others are healed all the same
                 failures.append(str(error))
         if failures:
             raise HarnessError("; ".join(failures))
 
-    def _healed(
-        self, title: dict[str, Any], action: Action, index: int, observed: dict[str, Any], *, effective: bool
-    ) -> None:
-        action.until_us = max(action.at_us + 1, round((self._events.now() or 0.0) * 1e6))
-        self._planned(index, action)
-        self._events.emit("healed", **title)
-        self._events.emit("heal-observed", **title, observed=observed, effective=effective)
+    # --- one fault's life, under the lock ---------------------------------------------------------
+
+    def _prepared(self, text: str) -> _Fault:
+        """A fault that can be had; nothing is in force of it. Raises UsageError."""
+        key, options = parse_fault(text)
+        fault, name = faults.get(key), self._free_name(key)
+        if fault.lasts == "required":
+            raise UsageError(f"{key} needs a timeline: write it into an experiment")
+        seed = self._seed + self._count
+        actions = injection.planned(fault, options, self._cluster, Entry(BY_HAND, name, 0, None), seed)
+        if not actions or not all(fault.effects(action, self._cluster.topology) for action in actions):
+            raise UsageError(f"{key} would do nothing: nobody that it selects is there")
+        before = [fault.measure_before(action, self._probe()) for action in actions]
+        return _Fault(name, text, fault, actions, before, self._count)
+
+    def _begin(self, one: _Fault) -> None:
+        """It has a name and a place in the plan, and can be healed from now on."""
+        now = self._now_us()
+        self._count += len(one.actions)
+        self._names.add(one.name)
+        for action, title in one.titles():
+            action.at_us, action.until_us = now, None  # in force at once, all of it, until it is healed
+            self._planned(title["action"], action)
+            self._events.emit("inject", **title, asked=action.options)
+        self._in_force[one.name] = one
+
+    def _put_in_force(self, one: _Fault) -> list[Observation]:
+        for action, title in one.titles():
+            self._cluster.enforce(_key(title), one.fault.effects(action, self._cluster.topology))
+            self._events.emit("injected", **title)
+        return [
+            one.fault.observe(action, self._probe(), was) for action, was in zip(one.actions, one.before, strict=True)
+        ]
+
+    def _undo(self, one: _Fault, error: Exception) -> None:
+        """Take back what could not be put in force. If that fails as well, it stays among the faults that can be healed."""
+        said = str(error) if isinstance(error, KadstormError) else repr(error)
+        self._tell(
+            one, "observe", [Observation(dict.fromkeys(a.targets, False), {"message": said}) for a in one.actions]
+        )
+        try:
+            self._take_back(one)
+        except Exception:
+            log.exception("taking back %s", one.name)
+
+    def _take_back(self, one: _Fault) -> list[Observation]:
+        """Release it, and measure that it has ended; it is forgotten only when it is not in force any more."""
+        for _, title in one.titles():
+            self._events.emit("heal", **title)
+        for _, title in one.titles():
+            self._cluster.release(_key(title))
+        del self._in_force[one.name]
+        for action, title in one.titles():
+            action.until_us = max(action.at_us + 1, self._now_us())
+            self._planned(title["action"], action)
+            self._events.emit("healed", **title)
+        after = [
+            one.fault.observe_healed(action, self._probe(), was)
+            for action, was in zip(one.actions, one.before, strict=True)
+        ]
+        self._tell(one, "heal-observed", after)
+        return after
+
+    def _tell(self, one: _Fault, event: str, seen: Sequence[Observation]) -> None:
+        for (action, title), each in zip(one.titles(), seen, strict=True):
+            missed = [name for name, effective in each.targets.items() if effective is False]
+            self._events.emit(
+                event, **title, asked=action.options, observed=each.observed, effective=each.effective,
+                detail={"missed": missed} if missed else {},
+            )  # fmt: skip
+
+    def _probe(self) -> ActionProbe:
+        return injection.probe(self._cluster, self._seed + self._count)
+
+    def _free_name(self, key: str) -> str:
+        number, name = 2, key
+        while name in self._names:
+            number, name = number + 1, f"{key}-{number}"
+        return name
+
+    def _now_us(self) -> int:
+        return round((self._events.now() or 0.0) * 1e6)
+
+
+def _key(title: Mapping[str, Any]) -> tuple[str, int]:
+    """What the cluster has an action's effects under."""
+    return "panel", title["action"]
 
 
 def parse_fault(text: str) -> tuple[str, dict[str, Any]]:
