@@ -6,6 +6,7 @@ the cluster by JSON lines, one question and one answer each:
     {"ask": "state"}                                   -> {"nodes": […], "faults": […], "kinds": […]}
     {"ask": "inject", "text": "partition: halves"}     -> {"name": "partition"} or {"error": "…"}
     {"ask": "heal", "name": "partition"}               -> {"name": "partition"} or {"error": "…"}
+    {"ask": "lost", "worker": "load-1", "text": "…"}   -> {}: a worker of the load has ended unasked
 
 The socket's folder is the user's own (0700): whoever can open it may already end the cluster.
 """
@@ -55,6 +56,10 @@ class Panel(Protocol):
 
     def heal(self, name: str) -> None:
         """Take a fault back."""
+        ...
+
+    def lost(self, worker: str, text: str) -> None:
+        """Hear that a worker of the load has ended unasked, and what is known of it."""
         ...
 
 
@@ -133,6 +138,10 @@ class ClusterPanel:
                 raise UsageError(f"no fault `{name}` is in force{_listed(list(self._in_force))}")
             after = self._take_back(one)
             injection.require(after, f"{one.fault.key} is still felt after its heal")
+
+    def lost(self, worker: str, text: str) -> None:
+        """See `Panel.lost`."""
+        self._events.emit("worker-exit", name=worker, detail={"exit": text})
 
     def close(self) -> None:
         """Heal everything, and inject nothing more; the first failure is raised when all have been tried."""
@@ -312,6 +321,9 @@ def answer(panel: Panel, line: bytes) -> Mapping[str, Any]:
             case {"ask": "heal", "name": str(name)}:
                 panel.heal(name)
                 return {"name": name}
+            case {"ask": "lost", "worker": str(worker), "text": str(text)}:
+                panel.lost(worker, text)
+                return {}
         return {"error": f"not a question: {question!r}"}
     except (KadstormError, msgspec.DecodeError) as error:
         return {"error": str(error)}

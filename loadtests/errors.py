@@ -4,6 +4,7 @@
     ├── ConfigError        exit code 2: the configuration is wrong; nothing was started
     ├── RecordError        exit code 1: the operations file cannot be written (any more)
     ├── ControlError       exit code 1: a command that cannot be understood, or that comes out of turn
+    ├── NothingStored      exit code 3: not one of the first keys was acknowledged; there is nothing to look up
     └── ClientFailure      an operation got no usable answer: becomes a row, never ends a worker
         ├── NoAnswer           outcome timeout
         ├── Refused            outcome refused: the gateway could not be connected to
@@ -38,6 +39,12 @@ class RecordError(LoadError):
 
 class ControlError(LoadError):
     """A command on stdin is malformed, unknown, or not allowed now."""
+
+
+class NothingStored(LoadError):
+    """Not one of the first keys was acknowledged: no gateway can be reached, or they are of another cluster."""
+
+    exit_code = 3
 
 
 class ClientFailure(LoadError):

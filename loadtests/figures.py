@@ -58,6 +58,7 @@ class Window:
         self._rows: list[Operation] = []
         self.lag = LagMeter()  # over the whole load
         self.count = 0
+        self.shed = 0  # of them, those that were never sent
 
     def add(self, row: Operation) -> None:
         """Take note of a row, if it is of phase load."""
@@ -70,6 +71,7 @@ class Window:
         self._rows.clear()
         self.count += len(rows)
         lags = [row.started - row.intended for row in rows if row.error != "shed"]
+        self.shed += len(rows) - len(lags)
         recent = LagMeter()
         for meter in (recent, self.lag):
             meter.add(lags)

@@ -1,7 +1,11 @@
-"""Ties a `Workload` to Locust's own command line: options in, one workload and one operations file per test.
+"""Ties a `Workload` to Locust's own command line: one workload and one operations file per test.
 
 Locust starts and stops tests (from its page, also several times in one process) and says so with events. Its master
-spawns no users and has no workload; each worker process has its share of the load.
+spawns no users and has no workload; each worker process has its share of the load, and `locust_crew.py` brings back what
+became of it.
+
+Keys are read back once, in the end, when whoever injected faults has healed them: of every test, through the gateways that
+the session says are alive.
 """
 
 from __future__ import annotations
@@ -9,56 +13,48 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import gevent
 import msgspec
+from gevent.lock import RLock
 from locust.env import Environment
 from locust.event import Events
 from locust.exception import StopTest
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtests.config import DEFAULT_CLIENT, DEFAULT_IN_FLIGHT, WorkerConfig, client_class
-from loadtests.curves import OWN
-from loadtests.errors import ConfigError, LoadError, RecordError
-from loadtests.panel import PanelPage
+from loadtests.config import WorkerConfig, client_class
+from loadtests.errors import ConfigError, LoadError, NothingStored, RecordError
+from loadtests.locust_crew import END, ENDED, FAILED, FINISH, FINISHED, REPORT, Crew, Ended, Failed
+from loadtests.locust_options import (
+    add_options,
+    check_pairs,
+    configuration,
+    curve_points,
+    file_config,
+    filled,
+    given_options,
+    is_open,
+    parsed_shape,
+    shown_options,
+)
+from loadtests.panel import PanelPage, SessionSilent, ask
 from loadtests.phases import preload, read_back
-from loadtests.recorder import FLUSH_EVERY, Recorder
+from loadtests.recorder import FLUSH_EVERY, Operation, Recorder
 from loadtests.shapes import SHAPES
 from loadtests.users import TASKS_OF, ClosedUser, LoadUser, OpenUser, RequestEvents
 from loadtests.workload import Workload
 
-# option, type, default, help; those of SHOWN are in the page's form, too
-OPTIONS: tuple[tuple[str, type, Any, str], ...] = (
-    ("--cluster-id", str, "kademlia", "the cluster's name; nodes refuse other clusters' clients"),
-    ("--rate", float, None, "operations a second, of all workers (open model); without it, -u users (closed model)"),
-    ("--arrivals", str, "poisson", "open model: poisson or constant"),
-    ("--shape", str, "", "how rate or users change, such as ramp:to=500,over=60 (`kadstorm list shapes`); needs -t"),
-    ("--think", float, 0.1, "closed model: seconds between an answer and the user's next operation"),
-    ("--stores", float, 0.2, "share of operations that are stores, 0 to 1"),
-    ("--rewrites", float, 0.0, "share of stores that write a key again, 0 to 1"),
-    ("--missing", float, 0.0, "share of lookups of keys that nobody stored, 0 to 1"),
-    ("--keys", int, 300, "keys stored before the load starts"),
-    ("--popularity", str, "uniform", "which keys are asked for: uniform, zipf or latest"),
-    ("--value-size", int, 256, "bytes"),
-    ("--write-acks", int, 1, "holders from which on a store is ok"),
-    ("--gateway-choice", str, "random", "random or sticky"),
-    ("--operation-timeout", float, 5.0, "seconds"),
-    ("--attempts", int, 1, "attempts of an operation that fails, with growing waits in between"),
-    ("--max-in-flight", int, DEFAULT_IN_FLIGHT, "operations in flight beyond which arrivals are shed"),
-    ("--seed", int, 1, "of keys, values and arrivals"),
-    ("--client", str, DEFAULT_CLIENT, "the target's client, module:Class"),
-    ("--load-workers", int, None, "worker processes in all; --processes sets it by itself"),
-    ("--load-config", str, "", "a JSON file with the load's options and sites, as `kadstorm load` writes it"),
-    ("--clock", float, None, "what rows' times count from (CLOCK_MONOTONIC, s); default: each test's start"),
-    ("--panel", str, "", "the socket of the session whose panel the page shows"),
-)
-SHOWN = ("--rate", "--think", "--stores", "--value-size", "--operation-timeout")
 STOP_TIMEOUT = 10.0  # s
 LAST_STARTS = 0.05  # s; an operation that was due just before the end may start just after it
 TASKS = ("store", "lookup")  # what -T and -E choose among
+MOST_LAG = 50.0  # ms; p99 of how late operations may be sent: beyond it latencies are partly the generator's own
+LOST, UNDELIVERED = 3, 4  # exit codes, as a run's: the harness failed; the load was not what was asked for
+GRAVITY = (LOST, 2, 1, UNDELIVERED, 0)  # exit codes, the gravest first
 
 log = logging.getLogger("loadtests")
 
@@ -69,57 +65,137 @@ class LocustPlugin:
     def __init__(self) -> None:
         self._tests = 0
         self._folder = Path()
+        self._parser: Any = None
+        self._open = False  # the model: chosen once, with the users' class
+        self._crew: Crew | None = None  # the master's
         self._workload: Workload | None = None
         self._recorder: Recorder | None = None
+        self._kept: list[tuple[Workload, Recorder]] = []  # tests whose keys are still to be read back
         self._flusher: gevent.Greenlet | None = None
+        self._ending = RLock()
+        self._last = Ended()
 
     def listen(self, events: Events) -> None:
         """Register for everything."""
-        names = ("init", "test_start", "test_stopping", "test_stop")
-        listeners = [(name, getattr(self, f"on_{name}")) for name in names]
-        for name, listener in [("init_command_line_parser", add_options), *listeners]:
+        names = ("init_command_line_parser", "init", "test_start", "test_stopping", "test_stop")
+        for name in names:
             hook: Any = getattr(events, name)
-            hook.add_listener(listener)
+            hook.add_listener(getattr(self, f"on_{name}"))
+
+    def on_init_command_line_parser(self, parser: Any, **_: Any) -> None:
+        """Add our options. Locust makes more parsers later; the first one is that of the command line."""
+        self._parser = self._parser or parser
+        add_options(parser)
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Choose the model's user class; end with exit code 2 if the options make no sense."""
-        options = environment.parsed_options
-        assert options is not None
+        options = _options(environment)
         self._folder = Path(options.operations)  # a worker's own: its options become the master's when a test starts
         try:
-            environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT  # a user ends after its answer
-            _take_tags(options)
-            base = _file_config(options).get("load", {})
-            if options.rate is None:
-                options.rate = base.get("rate_per_s")
-            is_open = options.rate is not None or base.get("trace_s") is not None
-            environment.user_classes[:] = [OpenUser if is_open else ClosedUser]
-            if is_open:
-                options.num_users = options.spawn_rate = _workers(environment)  # each sends its share of the arrivals
-            elif base.get("users"):
-                options.num_users = options.num_users or base["users"]
-            if environment.host or options.headless:
-                client_class(configuration(environment, "check").client)
-            if options.shape and not is_open:
-                _shape_users(environment)
+            self._prepare(environment, options)
         except ConfigError as error:
             log.error("%s", error)
             sys.exit(error.exit_code)
-        if options.panel and environment.web_ui is not None and environment.web_ui.app is not None:
-            PanelPage(environment, options.panel).attach(environment.web_ui.app, options.web_host or "127.0.0.1")
+        # Listeners to `quitting` are called from the last one on: ours before the runner's own, which says goodbye.
+        quitting: Any = environment.events.quitting
+        quitting.add_listener(self.on_quitting)
+        if isinstance(environment.runner, MasterRunner):
+            self._crew = Crew(
+                environment, lambda *what: _lost(environment, *what), lambda *what: _failed(environment, *what)
+            )
+        elif isinstance(environment.runner, WorkerRunner):
+            self._obey(environment, environment.runner)
+        self._attach(environment, options)
+
+    def _prepare(self, environment: Environment, options: Any) -> None:
+        environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT  # a user ends after its answer
+        if not options.panel:  # a session gives the form its values besides the file
+            check_pairs(options, given_options(self._parser, options))
+        base = file_config(options).get("load", {})
+        if options.rate is None:
+            options.rate = base.get("rate_per_s")
+        options.form = shown_options(options)
+        _take_tags(options)
+        self._open = is_open(options)
+        environment.user_classes[:] = [OpenUser if self._open else ClosedUser]
+        if self._open:
+            options.num_users = options.spawn_rate = _workers(environment)  # each sends its share of the arrivals
+        elif base.get("users"):
+            options.num_users = options.num_users or base["users"]
+        if isinstance(environment.runner, WorkerRunner):
+            return  # -t is the master's alone, and so is what follows from it
+        options.points = curve_points(options)
+        if environment.host or options.headless:
+            client_class(self._configuration(environment, options, "check").client)
+        if options.shape and not self._open:
+            _shape_users(environment)
+
+    def _attach(self, environment: Environment, options: Any) -> None:
+        """Make the page ours: it refuses what cannot be, and shows the panel of a session."""
+        if environment.web_ui is None or environment.web_ui.app is None:
+            return
+        page = PanelPage(environment, options.panel, lambda form: self._refusal(environment, form))
+        page.attach(environment.web_ui.app, options.web_host or "127.0.0.1")
+
+    def _refusal(self, environment: Environment, form: Any) -> str:
+        """Why a test cannot start with what stands in the page's form; empty if it can."""
+        wanted = filled(_options(environment), form)
+        host = form.get("host") or environment.host
+        try:
+            self._check_model(wanted)
+            self._configuration(environment, wanted, "check", host=host)
+        except ConfigError as error:
+            return str(error)
+        workers, users = _workers(environment), str(form.get("user_count", "1"))
+        if self._open and users.isdecimal() and int(users) < workers:
+            return f"users: the open model has one for each worker process, {workers}, not {users}"
+        return ""
+
+    def _check_model(self, options: Any) -> None:
+        if is_open(options) != self._open:
+            raise ConfigError(
+                "rate: this session is of the open model, which needs one"
+                if self._open
+                else "rate: this session is of the closed model, in which users wait for their answers, and which has none"
+            )
+
+    # --- a test ------------------------------------------------------------------------------------
 
     def on_test_start(self, environment: Environment, **_: Any) -> None:
         """Store the first keys, start the clock."""
-        if isinstance(environment.runner, MasterRunner):
-            return
+        options = _options(environment)
         try:
-            self._start(environment)
+            if not isinstance(environment.runner, WorkerRunner):
+                options.points = curve_points(
+                    options
+                )  # the page may have changed the rate; workers are told with the rest
+            self._check_model(options)
+            if self._crew is not None:
+                self._configuration(environment, options, "check")
+                self._crew.begin()
+                return
+            self._last = Ended(keys=self._last.keys)
+            self._start(environment, options)
         except LoadError as error:
-            environment.process_exit_code = error.exit_code
-            raise StopTest(str(error)) from error
+            self._cannot_start(environment, error)
 
-    def on_test_stopping(self, **_: Any) -> None:
+    def _cannot_start(self, environment: Environment, error: LoadError) -> None:
+        """The test ends; in a worker the master does that, who has to know: a worker that raised would hear nobody again."""
+        LoadUser.idle = True
+        if self._recorder is not None:
+            self._recorder.close()
+        self._workload = self._recorder = None
+        if isinstance(environment.runner, WorkerRunner):
+            log.error("%s", error)
+            _tell(environment.runner, FAILED, Failed(str(error), error.exit_code))
+            return
+        _exit_with(environment, error.exit_code)
+        raise StopTest(str(error)) from error
+
+    def on_test_stopping(self, environment: Environment, **_: Any) -> None:
         """Let what is in flight end by itself."""
+        if self._crew is not None:
+            self._end_crew(environment, self._crew)
         if self._workload is not None:
             self._workload.finish()
             self._workload.drain()
@@ -127,27 +203,30 @@ class LocustPlugin:
             self._workload.drain()
 
     def on_test_stop(self, environment: Environment, **_: Any) -> None:
-        """Write what is left."""
+        """Write what is left, and judge whether the load was delivered."""
         workload, self._workload = self._workload, None
         recorder, self._recorder = self._recorder, None
         if workload is None or recorder is None:
             return
         gevent.killall([self._flusher])
-        options = environment.parsed_options
-        if options is not None and options.read_back:
-            log.info("%s", read_back(workload, workload.gateways.names))
         workload.close()
         workload.window.take()
-        try:
-            recorder.close()
-        except LoadError as error:
-            self._give_up(environment, error)
+        window, keys = workload.window, len(workload.keys.acknowledged)
+        self._last = Ended(recorder.rows, window.lag.told()["lag_ms"], window.shed, self._last.keys + keys)
+        with self._recorded(environment):
+            if _options(environment).read_back:
+                recorder.flush()
+                self._kept.append((workload, recorder))
+            else:
+                recorder.close()
         log.info("%d operations recorded, generator's lag %s", recorder.rows, workload.window.lag.told())
+        if not isinstance(environment.runner, WorkerRunner):
+            _judge(environment, [self._last])
 
-    def _start(self, environment: Environment) -> None:
+    def _start(self, environment: Environment, options: Any) -> None:
         self._tests += 1
         name = self._worker_name(environment)
-        config = configuration(environment, name)
+        config = self._configuration(environment, options, name)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -155,132 +234,192 @@ class LocustPlugin:
         self._recorder = Recorder(self._folder / f"{name}.arrow")
         self._workload = LoadUser.workload = Workload(config, client_class(config.client))
         self._workload.sinks += [self._recorder.record, RequestEvents(environment.events.request)]
-        log.info("%s", preload(self._workload))
+        _preload(self._workload)
         began = time.monotonic()
-        options = environment.parsed_options
-        assert options is not None
         self._recorder.start_clock(began if options.clock is None else options.clock)
         self._workload.begin(began)
+        LoadUser.idle = False
         self._flusher = gevent.spawn(self._flush, environment, self._recorder, self._workload)
 
     def _flush(self, environment: Environment, recorder: Recorder, workload: Workload) -> None:
-        try:
+        with self._recorded(environment):
             while True:
                 gevent.sleep(FLUSH_EVERY)
                 recorder.flush()
                 workload.window.take()
-        except LoadError as error:
-            self._give_up(environment, error)
 
     def _worker_name(self, environment: Environment) -> str:
         name = f"load-{_index(environment)}"
         return name if self._tests == 1 else f"{name}-test-{self._tests}"
 
     @staticmethod
-    def _give_up(environment: Environment, error: LoadError) -> None:
+    def _configuration(environment: Environment, options: Any, name: str, *, host: str | None = None) -> WorkerConfig:
+        index, workers = _index(environment), _workers(environment)
+        return configuration(options, host or environment.host, name, index=index, workers=workers)
+
+    @contextmanager
+    def _recorded(self, environment: Environment) -> Iterator[None]:
+        """What is done in it writes rows; if that fails, nothing that follows is worth its name, and all ends."""
+        try:
+            yield
+        except LoadError as error:
+            self._last.exit_code = error.exit_code
+            log.error("%s", error)
+            _exit_with(environment, error.exit_code)
+            if isinstance(environment.runner, WorkerRunner):
+                _tell(environment.runner, FAILED, Failed(str(error), error.exit_code, for_good=True))
+            elif environment.runner is not None:
+                gevent.spawn(environment.runner.quit)
+
+    # --- the end ------------------------------------------------------------------------------------
+
+    def on_quitting(self, environment: Environment, **_: Any) -> None:
+        """End what still goes on, then read the keys back."""
+        if self._crew is not None:
+            self._end_crew(environment, self._crew)
+            if _options(environment).read_back:
+                self._crew.finish(_options(environment).operation_timeout)
+            return
+        self._end_test(environment)
+        self._finish(environment)
+
+    def _end_crew(self, environment: Environment, crew: Crew) -> None:
+        if ended := crew.end():
+            _judge(environment, ended)
+            options = _options(environment)
+            if options.headless and options.read_back:  # there is no other test, and soon nobody who listens
+                crew.finish(options.operation_timeout)
+
+    def _end_test(self, environment: Environment) -> None:
+        with self._ending:
+            if self._workload is not None and environment.runner is not None:
+                environment.runner.stop()
+
+    def _finish(self, environment: Environment) -> None:
+        """Read the keys of all tests back, each test's into its own file, and close the files."""
+        with self._ending:
+            kept, self._kept = self._kept, []
+            alive = _alive(environment) if kept else None
+            for workload, recorder in kept:
+                workload.sinks[:] = [recorder.record, RequestEvents(environment.events.request)]
+                names = [name for name in workload.gateways.names if alive is None or name in alive]
+                log.info("%s: %s", workload.config.worker, read_back(workload, names))
+                workload.close()
+                with self._recorded(environment):
+                    recorder.close()
+
+    def _obey(self, environment: Environment, runner: WorkerRunner) -> None:
+        """A worker: do what its master asks for, in greenlets of their own, so that Locust's messages are heard meanwhile."""
+
+        def end(**_: Any) -> None:
+            self._end_test(environment)
+            _tell(runner, ENDED, self._last)
+
+        def finish(**_: Any) -> None:
+            self._finish(environment)
+            runner.send_message(FINISHED)
+
+        def report(data: dict[str, Any], **_: Any) -> None:
+            data[REPORT] = self._last.rows if self._recorder is None else self._recorder.rows
+
+        runner.register_message(END, end, concurrent=True)
+        runner.register_message(FINISH, finish, concurrent=True)
+        reporting: Any = environment.events.report_to_master
+        reporting.add_listener(report)
+
+
+# --- what became of it ------------------------------------------------------------------------------------------------
+
+
+def _judge(environment: Environment, ended: list[Ended]) -> None:
+    """Warn of a load that was not delivered, and have the exit code say so."""
+    lag, shed = max(each.lag_ms for each in ended), sum(each.shed for each in ended)
+    for each in ended:
+        _exit_with(environment, each.exit_code)
+    if lag <= MOST_LAG and not shed:
+        return
+    said = [f"{shed} operations were shed, because too many were in flight"] if shed else []
+    if lag > MOST_LAG:
+        said.append(f"one in a hundred operations was sent {lag:.0f} ms late or more (limit {MOST_LAG:.0f} ms)")
+    log.warning("the load was not delivered: %s: lower the rate, or raise --processes", "; ".join(said))
+    _exit_with(environment, UNDELIVERED)
+
+
+def _exit_with(environment: Environment, code: int) -> None:
+    """Have Locust exit with this code, unless it has a graver one already."""
+    if code:
+        environment.process_exit_code = min(environment.process_exit_code or 0, code, key=GRAVITY.index)
+
+
+def _lost(environment: Environment, worker: str, text: str) -> None:
+    """A worker of the master's is gone: its share of the load is missing."""
+    log.error("%s: %s", worker, text)
+    _exit_with(environment, LOST)
+    if path := _options(environment).panel:
+        _say_lost(path, worker, text)
+
+
+def _failed(environment: Environment, worker: str, failed: Failed) -> None:
+    """A worker of the master's cannot begin, or cannot go on: so the test ends."""
+    log.error("%s: %s", worker, failed.message)
+    _exit_with(environment, failed.exit_code)
+    if environment.runner is None:
+        return
+    if failed.for_good or _options(environment).headless:
+        environment.runner.quit()
+    else:
+        environment.runner.stop()
+
+
+def _say_lost(path: str, worker: str, text: str) -> None:
+    try:
+        ask(path, {"ask": "lost", "worker": worker, "text": text})
+    except SessionSilent as error:
         log.error("%s", error)
-        environment.process_exit_code = error.exit_code
-        if environment.runner is not None:
-            gevent.spawn(environment.runner.quit)
 
 
-def add_options(parser: Any) -> None:
-    """Add Kadstorm's options to Locust's; each can come from the environment too."""
-    group = parser.add_argument_group("Kadstorm", "-H takes the gateways: HOST:PORT or NAME=HOST:PORT, with commas")
-    for option, kind, default, text in OPTIONS:
-        variable = "KADSTORM_LOAD" + option.upper().replace("-", "_").removeprefix("_")
-        action = group.add_argument(
-            option, type=kind, default=default, env_var=variable, help=f"{text} (default: {default})"
+def _alive(environment: Environment) -> set[str] | None:
+    """The gateways that are up, by the session; None where nobody says."""
+    path = _options(environment).panel
+    if not path:
+        return None
+    try:
+        return {node["name"] for node in ask(path, {"ask": "state"})["nodes"] if node["state"] == "up"}
+    except (SessionSilent, KeyError) as error:
+        log.warning("keys are read back through all gateways, as nobody says which ones are up: %s", error)
+        return None
+
+
+def _tell(runner: WorkerRunner, kind: str, what: Ended | Failed) -> None:
+    runner.send_message(kind, msgspec.to_builtins(what))
+
+
+def _preload(workload: Workload) -> None:
+    """Store the first keys. Raises NothingStored if there were some, and not one was acknowledged."""
+    failures: Counter[str] = Counter()
+
+    def note(operation: Operation) -> None:
+        if operation.outcome != "ok":
+            failures[f"{operation.outcome}, {operation.error}, by {operation.gateway}"] += 1
+
+    workload.sinks.append(note)
+    done = preload(workload)
+    workload.sinks.remove(note)
+    log.info("%s", done)
+    if done.failed and not done.stored:
+        [(most, _)] = failures.most_common(1)
+        raise NothingStored(
+            f"none of {done.failed} first keys was acknowledged (mostly: {most}): is there a cluster of the name "
+            f"{workload.config.cluster!r} (--cluster-id) at the gateways of -H?"
         )
-        action.include_in_web_ui = option in SHOWN
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    group.add_argument(
-        "--read-back", action="store_true", help="after each test look up every key that was acknowledged"
-    )
-    group.add_argument(
-        "--operations",
-        default=f"locust-{stamp}/operations",
-        metavar="DIR",
-        help="where rows go (default: %(default)s)",
-    )
 
 
-def configuration(environment: Environment, worker: str) -> WorkerConfig:
-    """The worker's configuration, from Locust's options.
-
-    Raises:
-        ConfigError: an option is missing or wrong.
-    """
-    options = environment.parsed_options
-    assert options is not None
-    given = _file_config(options)
-    raw = {
-        "worker": worker,
-        "index": _index(environment),
-        "workers": _workers(environment),
-        "seed": options.seed,
-        "cluster": options.cluster_id,
-        "client": options.client,
-        "gateways": [_gateway(address) for address in (environment.host or "").split(",") if address],
-        "sites": given.get("sites", []),
-        "load": {**given["load"], **_changed_load(options)} if given else _load(options),
-        "duration_s": None,
-        "operations": str(Path(options.operations) / f"{worker}.arrow"),
-    }
-    try:
-        return msgspec.convert(raw, WorkerConfig, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{error} (gateways come from -H, the rest from the options under 'Kadstorm')") from error
+# --- options ----------------------------------------------------------------------------------------------------------
 
 
-def _model(options: Any) -> dict[str, Any]:
-    """What says when operations come: a rate, or users. The page sends an empty text for a rate that was deleted."""
-    rate = None if options.rate in (None, "") else options.rate
-    return {"rate_per_s": rate, "users": None if rate is not None else options.num_users or 1}
-
-
-def _load(options: Any) -> dict[str, Any]:
-    return {
-        **_model(options),
-        "curve": _curve(options),
-        "think_s": options.think,
-        "arrivals": options.arrivals,
-        "stores": options.stores,
-        "rewrites": options.rewrites,
-        "missing": options.missing,
-        "keys": options.keys,
-        "popularity": options.popularity,
-        "value_size": options.value_size,
-        "write_acks": options.write_acks,
-        "gateways": options.gateway_choice,
-        "timeout_s": options.operation_timeout,
-        "retry": {"attempts": options.attempts} if options.attempts != 1 else None,
-        "max_in_flight": options.max_in_flight,
-    }
-
-
-def _changed_load(options: Any) -> dict[str, Any]:
-    """What the page's form or the command line changes of a load that comes from a file."""
-    given = _file_config(options)["load"]
-    changed = {} if given.get("trace_s") is not None else _model(options)
-    if changed.get("rate_per_s") is None or float(changed["rate_per_s"]) != given.get("rate_per_s"):
-        changed["curve"] = None  # it belonged to the rate of the file
-    defaults = {"think": 0.1, "stores": 0.2, "value_size": 256, "operation_timeout": 5.0}
-    names = {"think": "think_s", "operation_timeout": "timeout_s"}
-    for option, default in defaults.items():
-        if getattr(options, option) != default:
-            changed[names.get(option, option)] = getattr(options, option)
-    return changed
-
-
-def _file_config(options: Any) -> dict[str, Any]:
-    """What --load-config holds; empty without it. Raises ConfigError."""
-    if not options.load_config:
-        return {}
-    try:
-        return msgspec.json.decode(Path(options.load_config).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError) as error:
-        raise ConfigError(f"--load-config {options.load_config}: cannot be read: {error}") from error
+def _options(environment: Environment) -> Any:
+    assert environment.parsed_options is not None
+    return environment.parsed_options
 
 
 def _take_tags(options: Any) -> None:
@@ -299,47 +438,13 @@ def _take_tags(options: Any) -> None:
         user_class.tasks = list(tasks)
 
 
-def _parsed_shape(options: Any) -> tuple[str, dict[str, float]]:
-    name, _, text = options.shape.partition(":")
-    curve = OWN.get(name)
-    if curve is None:
-        raise ConfigError(f"--shape: no shape {name!r}: there are {', '.join(OWN)}")
-    try:
-        given = {key: float(value) for key, _, value in (part.partition("=") for part in text.split(",") if part)}
-    except ValueError as error:
-        raise ConfigError(f"--shape {options.shape}: numbers are expected: {error}") from error
-    if set(given) != set(curve.options) or not options.run_time:
-        raise ConfigError(
-            f"--shape {name} takes {', '.join(f'{key}=…' for key in curve.options)}, all of them, and needs -t"
-        )
-    return name, given
-
-
-def _curve(options: Any) -> list[Any] | None:
-    if not options.shape or options.rate in (None, ""):
-        return None
-    name, given = _parsed_shape(options)
-    return OWN[name].points(float(options.rate), float(options.run_time), given)
-
-
 def _shape_users(environment: Environment) -> None:
     """Have Locust's own shape class set the number of users."""
-    options = environment.parsed_options
-    assert options is not None
-    name, given = _parsed_shape(options)
-    if isinstance(environment.runner, WorkerRunner):
-        return
+    options = _options(environment)
+    name, given = parsed_shape(options)
     shape = SHAPES[name](float(options.num_users or 1), float(options.run_time), given)
     shape.runner = environment.runner
     environment.shape_class = shape
-
-
-def _gateway(address: str) -> dict[str, Any]:
-    name, named, place = address.strip().removeprefix("http://").rpartition("=")
-    host, _, port = place.rpartition(":")
-    if not host or not port.isdecimal():
-        raise ConfigError(f"-H: {address!r} is no gateway: expected HOST:PORT")
-    return {"name": name if named else f"{host}:{port}", "host": host, "port": int(port)}
 
 
 def _index(environment: Environment) -> int:
@@ -347,6 +452,5 @@ def _index(environment: Environment) -> int:
 
 
 def _workers(environment: Environment) -> int:
-    options = environment.parsed_options
-    assert options is not None
+    options = _options(environment)
     return options.load_workers or options.processes or 1

@@ -85,6 +85,7 @@
       const row = body.insertRow();
       row.dataset.kind = kind;
       row.dataset.count = of.count;
+      row.dataset.p99 = of.p99_ms === null ? "" : of.p99_ms;
       row.dataset.success = of.success === null ? "" : of.success;
       cell(row, kind === "lookup" ? "Lookups" : "Stores");
       cell(row, of.rate.toFixed(of.rate < 10 ? 1 : 0));

@@ -8,9 +8,12 @@ that they require to no origin but its own, and a name that is not this server's
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -22,18 +25,52 @@ SPAN = 5.0  # s that the figures look back
 SCRIPT = "panel.js"
 ANSWER_WITHIN = 60.0  # s; an injection is answered when its effect was measured
 
+log = logging.getLogger("loadtests")
+
+
+class SessionSilent(Exception):
+    """The session that holds the cluster does not answer; the text says why."""
+
+
+def ask(path: str, question: dict[str, str]) -> dict[str, Any]:
+    """What the cluster's holder, at the socket ``path``, says to a question. Raises SessionSilent."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_WITHIN)
+            connection.connect(path)
+            connection.sendall(json.dumps(question).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                said: dict[str, Any] = json.loads(lines.readline() or b'{"error": "the session has ended"}')
+                return said
+    except OSError as error:
+        raise SessionSilent(f"the session does not answer: {error}") from error
+
+
+@dataclass(frozen=True)
+class Look:
+    """One kind's counts at one moment: requests, failures, and requests by their latency (ms, as Locust rounds it)."""
+
+    count: int
+    failed: int
+    latencies: dict[int, int]
+
 
 class PanelPage:
-    """The panel of one Locust page."""
+    """Our part of Locust's page. ``path`` is the socket of the session whose panel it shows; empty: none. ``refusal`` says why
+    a test cannot start with what stands in the form, or nothing."""
 
-    def __init__(self, environment: Environment, path: str) -> None:
+    def __init__(self, environment: Environment, path: str, refusal: Callable[[Mapping[str, str]], str]) -> None:
         self._environment = environment
         self._path = path
-        self._seen: deque[tuple[float, dict[str, tuple[int, int]]]] = deque()
+        self._refusal = refusal
+        self._seen: deque[tuple[float, dict[str, Look]]] = deque()
 
     def attach(self, app: Flask, host: str) -> None:
         """Add the panel to Locust's page, which listens at ``host``."""
         self._host = host
+        app.before_request(self._checked)
+        if not self._path:
+            return
         app.after_request(self._with_script)
         for rule, view, methods in (
             ("/kadstorm/panel.js", self._script, ["GET"]),
@@ -42,6 +79,13 @@ class PanelPage:
             ("/kadstorm/heal", self._heal, ["POST"]),
         ):
             app.add_url_rule(rule, f"kadstorm{rule}", view, methods=methods)
+
+    def _checked(self) -> Response | None:
+        """Locust swallows what it cannot use of the form, and starts all the same; its page shows this message instead."""
+        if request.path.rpartition("/")[2] != "swarm" or not (why := self._refusal(request.form)):
+            return None
+        log.error("the test cannot start: %s", why)
+        return jsonify({"success": False, "message": why, "host": self._environment.host})
 
     def _with_script(self, response: Response) -> Response:
         if request.path == "/" and response.mimetype == "text/html":
@@ -77,39 +121,45 @@ class PanelPage:
     def _ask(self, question: dict[str, str]) -> dict[str, Any]:
         """What the cluster's holder says; ``error`` if it cannot be asked."""
         try:
-            with socket.socket(socket.AF_UNIX) as connection:
-                connection.settimeout(ANSWER_WITHIN)
-                connection.connect(self._path)
-                connection.sendall(json.dumps(question).encode() + b"\n")
-                with connection.makefile("rb") as lines:
-                    said: dict[str, Any] = json.loads(lines.readline() or b'{"error": "the session has ended"}')
-                    return said
-        except OSError as error:
-            return {"error": f"the session does not answer: {error}"}
+            return ask(self._path, question)
+        except SessionSilent as error:
+            return {"error": str(error)}
 
     def _figures(self) -> dict[str, Any]:
         """What became of the operations of the last SPAN seconds, from Locust's own statistics."""
         now = time.monotonic()
-        stats = self._environment.stats
-        counts = {
-            kind: (stats.get("load", kind).num_requests, stats.get("load", kind).num_failures)
-            for kind in ("lookup", "store")
-        }
-        if self._seen and any(counts[kind][0] < self._seen[-1][1][kind][0] for kind in counts):
+        looks = {kind: self._look(kind) for kind in ("lookup", "store")}
+        if self._seen and any(looks[kind].count < self._seen[-1][1][kind].count for kind in looks):
             self._seen.clear()  # another test has begun
-        self._seen.append((now, counts))
+        self._seen.append((now, looks))
         while self._seen[0][0] < now - SPAN:
             self._seen.popleft()
-        return {kind: self._recent(kind) for kind in counts}
-
-    def _recent(self, kind: str) -> dict[str, Any]:
         (then, before), (now, after) = self._seen[0], self._seen[-1]
-        count, failed = (after[kind][part] - before[kind][part] for part in (0, 1))
+        return {kind: recent(before[kind], after[kind], now - then) for kind in looks}
+
+    def _look(self, kind: str) -> Look:
         entry = self._environment.stats.get("load", kind)
-        return {
-            "count": count,
-            "rate": count / (now - then) if now > then else 0.0,
-            "success": 1 - failed / count if count else None,
-            "p50_ms": entry.get_current_response_time_percentile(0.5),
-            "p99_ms": entry.get_current_response_time_percentile(0.99),
-        }
+        return Look(entry.num_requests, entry.num_failures, dict(entry.response_times))
+
+
+def recent(before: Look, after: Look, seconds: float) -> dict[str, Any]:
+    """The figures of what came between two looks, so many seconds apart."""
+    count, failed = after.count - before.count, after.failed - before.failed
+    came = {ms: number - before.latencies.get(ms, 0) for ms, number in sorted(after.latencies.items())}
+    return {
+        "count": count,
+        "rate": count / seconds if seconds > 0 else 0.0,
+        "success": 1 - failed / count if count else None,
+        "p50_ms": quantile(came, 0.5),
+        "p99_ms": quantile(came, 0.99),
+    }
+
+
+def quantile(counts: Mapping[int, int], share: float) -> int | None:
+    """The smallest value (they ascend) that at least that share of all does not exceed; None if there are none."""
+    wanted, seen = share * sum(counts.values()), 0
+    for value, count in counts.items():
+        seen += count
+        if seen and seen >= wanted:
+            return value
+    return None

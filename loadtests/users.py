@@ -25,10 +25,12 @@ from loadtests.workload import Workload
 
 
 class LoadUser(User):
-    """What both models share. One workload per process, set before users are spawned."""
+    """What both models share. One workload per process, set before users are spawned; while ``idle`` there is none, as
+    its test could not start, and users leave at once."""
 
     abstract = True
     workload: ClassVar[Workload]
+    idle: ClassVar[bool] = False
 
 
 class OpenUser(LoadUser):
@@ -38,7 +40,7 @@ class OpenUser(LoadUser):
     @task
     def send(self) -> None:
         """Send all arrivals of this worker, once; a second user of this class would double the rate, so it leaves."""
-        if self.workload.enrol() == self.workload.config.index:
+        if not self.idle and self.workload.enrol() == self.workload.config.index:
             self.workload.send_arrivals()
         raise StopUser
 
@@ -53,6 +55,8 @@ class ClosedUser(LoadUser):
 
     def on_start(self) -> None:
         """Take a number, and start at that number's share of the first think time."""
+        if self.idle:
+            return
         workload = self.workload
         self.number = workload.enrol()
         everyone = workload.options.users or 1
@@ -69,6 +73,8 @@ class ClosedUser(LoadUser):
     @task
     def operate(self) -> None:
         """One operation, unless the load is over."""
+        if self.idle:
+            raise StopUser
         if self.workload.options.think_s:
             gevent.sleep(0)  # a kill may be on its way to whoever was thinking: it must not strike in an operation
         if self.due >= self.workload.end:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pyarrow as pa
 import pytest
+
+from harness.load_page import free_port
 
 pytestmark = pytest.mark.alone  # Locust's clock runs while it starts: on a busy machine it sends less
 
 CLIENT = """
 import time
 from loadtests.client import LookedUp, Stored
+from loadtests.errors import Refused
 
 KEPT = {}
 
@@ -27,7 +33,9 @@ class Fake:
         self.cluster = cluster
 
     def store(self, key, value, *, version, timeout):
-        time.sleep(0.002)
+        if self.cluster == "dead":
+            raise Refused("connection_refused")
+        time.sleep(9 if self.cluster == "slow" else 0.002)
         KEPT[key] = LookedUp(True, value, version)
         return Stored(0 if self.cluster == "deaf" else 5)
 
@@ -40,26 +48,41 @@ class Fake:
 """
 
 
-def locust(folder: Path, *arguments: object) -> tuple[int, str, pd.DataFrame]:
-    """Run it headless; exit code, what it said, and all rows."""
+def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    """Start it headless, with a client that needs no cluster, and a port of its own between master and workers."""
     (folder / "fake.py").write_text(CLIENT)
     found = find_spec("loadtests.locustfile")
     assert found is not None
+    port = str(free_port("127.0.0.1"))
     command = [sys.executable, "-P", "-m", "locust", "-f", str(found.origin), "--headless", "--client", "fake:Fake"]
-    command += ["-H", "node-0=127.0.0.1:1,node-1=127.0.0.1:2", "--operations", str(folder / "rows"), "--keys", "10"]
-    done = subprocess.run(
+    command += ["-H", "node-0=127.0.0.1:1,node-1=127.0.0.1:2", "--operations", str(folder / "rows")]
+    command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+    return subprocess.Popen(
         [*command, *(str(argument) for argument in arguments)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
-        check=False,
         env=os.environ | {"PYTHONPATH": f"{folder}:{os.environ.get('PYTHONPATH', '')}"},
     )
+
+
+def ended(folder: Path, process: subprocess.Popen[str]) -> tuple[int, str, pd.DataFrame]:
+    """Its exit code, what it said, and all rows."""
+    try:
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     tables = []
     for path in sorted((folder / "rows").glob("*.arrow")):
         with pa.OSFile(str(path)) as file, pa.ipc.open_stream(file) as stream:
             tables.append(stream.read_all().to_pandas())
-    return done.returncode, done.stdout + done.stderr, pd.concat(tables) if tables else pd.DataFrame()
+    return process.returncode, said, pd.concat(tables) if tables else pd.DataFrame()
+
+
+def locust(folder: Path, *arguments: object) -> tuple[int, str, pd.DataFrame]:
+    """Run it to its end, with ten first keys."""
+    keys = () if "--load-config" in arguments else ("--keys", 10)
+    return ended(folder, start(folder, *keys, *arguments))
 
 
 def load(rows: pd.DataFrame) -> pd.DataFrame:
@@ -120,6 +143,11 @@ def test_a_shape_of_locusts_own_sets_the_users(tmp_path: Path) -> None:
         (("--stores", 3, "--rate", 5), "stores"),
         (("--attempts", 0, "--rate", 5), "attempts"),
         (("--load-config", "nothing.json"), "--load-config nothing.json: cannot be read"),
+        (("--load-config", "load.json", "--stores", 0.2), "--stores and --load-config exclude each other"),
+        (("-u", 3, "--rate", 5), "-u and --rate exclude each other"),
+        (("-u", 3, "--arrivals", "constant"), "-u and --arrivals exclude each other"),
+        (("--arrivals", "poisson"), "--arrivals says when operations of the open model come: it needs --rate"),
+        (("--think", 0.1, "--rate", 5), "--think and --rate exclude each other"),
     ],
 )
 def test_wrong_options_end_it_with_exit_code_2(tmp_path: Path, arguments: tuple[object, ...], words: str) -> None:
@@ -128,3 +156,91 @@ def test_wrong_options_end_it_with_exit_code_2(tmp_path: Path, arguments: tuple[
     assert words in said
     assert "Traceback" not in said
     assert rows.empty
+
+
+def test_a_curve_is_followed_by_workers_who_know_no_run_time(tmp_path: Path) -> None:
+    """Locust takes -t away from its workers; the curve's points come to them with the master's options."""
+    code, said, rows = locust(
+        tmp_path, "--processes", 2, "--rate", 20, "-t", "5s", "--arrivals", "constant", "--shape", "ramp:to=200,over=4"
+    )
+    assert code == 0, said
+    moments = load(rows)
+    assert set(moments["worker"]) == {"load-0", "load-1"}
+    early, late = (moments["intended"].between(*span).sum() for span in ((0, 1), (2, 3)))
+    assert 20 < early < 80 < late
+
+
+def test_a_shape_of_users_is_the_masters_and_its_workers_take_part(tmp_path: Path) -> None:
+    code, said, rows = locust(
+        tmp_path, "--processes", 2, "-u", 2, "-t", "4s", "--think", 0.02, "--shape", "ramp:to=6,over=2"
+    )
+    assert code == 0, said
+    assert "Shape test updating to 6 users" in said
+    assert set(load(rows)["worker"]) == {"load-0", "load-1"}
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", 2)])
+def test_a_cluster_that_is_not_there_is_exit_code_3(tmp_path: Path, processes: tuple[object, ...]) -> None:
+    code, said, rows = locust(tmp_path, "--cluster-id", "dead", "--rate", 20, "-t", "30s", *processes)
+    assert code == 3, said
+    assert "first keys was acknowledged (mostly: refused, connection_refused, by node-" in said
+    assert rows.empty or load(rows).empty
+
+
+def test_a_dead_port_is_exit_code_3(tmp_path: Path) -> None:
+    own = ("--client", "loadtests.client:KademliaClient", "-H", f"127.0.0.1:{free_port('127.0.0.1')}")
+    code, said, _ = locust(tmp_path, "--rate", 20, "-t", "30s", *own)
+    assert code == 3, said
+    assert "is there a cluster of the name 'kademlia'" in said
+
+
+def test_shed_operations_are_told_and_are_exit_code_4(tmp_path: Path) -> None:
+    options = ("--rate", 50, "-t", "2s", "--stores", 1, "--max-in-flight", 1, "--keys", 0, "--cluster-id", "slow")
+    code, said, rows = ended(tmp_path, start(tmp_path, *options))
+    assert code == 4, said
+    assert "the load was not delivered" in said
+    assert (load(rows)["error"] == "shed").sum() > 10
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_that_is_killed_is_named_and_is_exit_code_3(tmp_path: Path) -> None:
+    process = start(tmp_path, "--keys", 10, "--rate", 100, "-t", "12s", "--processes", 2)
+    path = tmp_path / "rows" / "load-1.arrow"
+    while not path.exists() or path.stat().st_size < 20_000:
+        assert process.poll() is None
+        time.sleep(0.05)
+    victim = next(child for child in psutil.Process(process.pid).children() if has_open(child, path))
+    os.kill(victim.pid, signal.SIGKILL)
+    code, said, rows = ended(tmp_path, process)
+    assert code == 3, said
+    assert re.search(r"load-1: worker \S+ \(index 1\) is lost: .*; it last told of \d+ operations", said)
+    assert set(load(rows)["worker"]) == {"load-0", "load-1"}
+
+
+def has_open(process: psutil.Process, path: Path) -> bool:
+    return any(Path(file.path) == path for file in process.open_files())
+
+
+def test_a_workers_full_disk_is_the_masters_exit_code(tmp_path: Path) -> None:
+    """A file that exists is never overwritten: that is the shortest way to a worker that cannot record."""
+    (tmp_path / "rows").mkdir()
+    path = tmp_path / "rows" / "load-1.arrow"
+    path.touch()
+    process = start(tmp_path, "--keys", 10, "--rate", 20, "-t", "30s", "--processes", 2)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, said
+    assert "load-1.arrow: exists already" in said
+
+
+@pytest.mark.parametrize("processes", [(), ("--processes", 2)])
+def test_keys_are_read_back_once_in_the_end_into_the_file_of_their_test(
+    tmp_path: Path, processes: tuple[object, ...]
+) -> None:
+    code, said, rows = locust(tmp_path, "--rate", 50, "-t", "3s", "--read-back", *processes)
+    assert code == 0, said
+    stored = rows[(rows["kind"] == "store") & (rows["outcome"] == "ok")]
+    read = rows[rows["phase"] == "readback"]
+    assert sorted(read["key"]) == sorted(stored["key"])
+    assert set(read["outcome"]) == {"ok"}
+    assert set(read["worker"]) == set(load(rows)["worker"])
+    assert read["started"].min() > load(rows)["finished"].max() or processes

@@ -35,6 +35,9 @@ class FakePanel:
             raise UsageError(f"no fault `{name}` is in force")
         self.asked.remove(name)
 
+    def lost(self, worker: str, text: str) -> None:
+        self.asked.append(f"{worker}: {text}")
+
 
 @pytest.mark.parametrize(
     ("text", "parsed"),
