@@ -7,7 +7,8 @@ A window is computed in one go over columns: row by row it costs as much as send
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,3 +100,38 @@ def nearest_rank(ordered: Sequence[float], share: float) -> float | None:
 def to_ms(seconds: float) -> float:
     """Milliseconds, to the microsecond."""
     return round(seconds * 1e3, 3)
+
+
+# --- the page's, from Locust's own statistics ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Look:
+    """One kind's counts at one moment: requests, failures, and requests by their latency (ms, as Locust rounds it)."""
+
+    count: int
+    failed: int
+    latencies: dict[int, int]
+
+
+def recent(before: Look, after: Look, seconds: float) -> dict[str, Any]:
+    """The figures of what came between two looks, so many seconds apart."""
+    count, failed = after.count - before.count, after.failed - before.failed
+    came = {ms: number - before.latencies.get(ms, 0) for ms, number in sorted(after.latencies.items())}
+    return {
+        "count": count,
+        "rate": count / seconds if seconds > 0 else 0.0,
+        "success": 1 - failed / count if count else None,
+        "p50_ms": quantile(came, 0.5),
+        "p99_ms": quantile(came, 0.99),
+    }
+
+
+def quantile(counts: Mapping[int, int], share: float) -> int | None:
+    """The smallest value (they ascend) that at least that share of all does not exceed; None if there are none."""
+    wanted, seen = share * sum(counts.values()), 0
+    for value, count in counts.items():
+        seen += count
+        if seen and seen >= wanted:
+            return value
+    return None

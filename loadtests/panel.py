@@ -13,12 +13,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
 from locust.env import Environment
+
+from loadtests.figures import Look, recent
 
 HEADER = "X-Kadstorm-Panel"
 SPAN = 5.0  # s that the figures look back
@@ -44,15 +45,6 @@ def ask(path: str, question: dict[str, str]) -> dict[str, Any]:
                 return said
     except OSError as error:
         raise SessionSilent(f"the session does not answer: {error}") from error
-
-
-@dataclass(frozen=True)
-class Look:
-    """One kind's counts at one moment: requests, failures, and requests by their latency (ms, as Locust rounds it)."""
-
-    count: int
-    failed: int
-    latencies: dict[int, int]
 
 
 class PanelPage:
@@ -140,26 +132,3 @@ class PanelPage:
     def _look(self, kind: str) -> Look:
         entry = self._environment.stats.get("load", kind)
         return Look(entry.num_requests, entry.num_failures, dict(entry.response_times))
-
-
-def recent(before: Look, after: Look, seconds: float) -> dict[str, Any]:
-    """The figures of what came between two looks, so many seconds apart."""
-    count, failed = after.count - before.count, after.failed - before.failed
-    came = {ms: number - before.latencies.get(ms, 0) for ms, number in sorted(after.latencies.items())}
-    return {
-        "count": count,
-        "rate": count / seconds if seconds > 0 else 0.0,
-        "success": 1 - failed / count if count else None,
-        "p50_ms": quantile(came, 0.5),
-        "p99_ms": quantile(came, 0.99),
-    }
-
-
-def quantile(counts: Mapping[int, int], share: float) -> int | None:
-    """The smallest value (they ascend) that at least that share of all does not exceed; None if there are none."""
-    wanted, seen = share * sum(counts.values()), 0
-    for value, count in counts.items():
-        seen += count
-        if seen and seen >= wanted:
-            return value
-    return None

@@ -1,4 +1,5 @@
-"""Locust's page with Kadstorm's panel, in a real browser: start a session, cut the network, see success fall and come back."""
+"""Locust's page with Kadstorm's panel, in a real browser: start a session, cut the network and slow it down, see
+success and latency get worse and come back."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from harness.errors import ToxiproxyUnavailable
+from harness.plan import load_plan
 from harness.toxiproxy import binary
 
 WAIT = 60_000  # ms; a condition is awaited, so this is only how long a broken panel takes to be told
@@ -28,6 +30,8 @@ SUCCESS = """(() => {
   }
   return count >= 100 ? ok / count : -1;
 })()"""
+
+P99 = """Math.max(...[...document.querySelectorAll('#kadstorm .figures tr')].map((row) => +row.dataset.p99))"""
 
 
 class Session:
@@ -80,7 +84,9 @@ def page(browser: Any, session: Session) -> Iterator[Any]:
 
 
 @pytest.mark.timeout(300)
-def test_a_person_injects_a_partition_and_sees_success_fall_and_come_back(session: Session, page: Any) -> None:
+def test_a_person_injects_faults_and_sees_success_and_latency_get_worse_and_come_back(
+    session: Session, page: Any
+) -> None:
     page.wait_for_selector("#kadstorm .nodes i.up")
     assert page.locator("#kadstorm .nodes i.up").count() == 10
     page.get_by_role("button", name=re.compile("^start$", re.I)).click()
@@ -97,14 +103,30 @@ def test_a_person_injects_a_partition_and_sees_success_fall_and_come_back(sessio
     page.wait_for_selector("#kadstorm li[data-name=partition]", state="detached")
     page.wait_for_function(f"{SUCCESS} >= 0.97")
 
+    page.wait_for_function(f"{P99} < 100")
+    page.fill("#kadstorm input", "latency: {latency: 200ms}")
+    page.click("#kadstorm .inject")
+    page.wait_for_selector("#kadstorm li[data-name=latency]")
+    page.wait_for_function(f"{P99} >= 400")
+    page.click("#kadstorm .heal")
+    page.wait_for_selector("#kadstorm li[data-name=latency]", state="detached")
+    page.wait_for_function(f"{P99} < 100")
+
     page.fill("#kadstorm input", "partishun")
     page.click("#kadstorm .inject")
     page.wait_for_function("document.querySelector('#kadstorm .said').textContent.includes('no fault `partishun`')")
 
     session.end()
     summary = json.loads((session.run_dir / "summary.json").read_text())
-    [fault] = summary["faults"]
-    assert (fault["name"], fault["effective"], fault["heal_effective"]) == ("partition", True, True)
+    assert [(fault["name"], fault["effective"], fault["heal_effective"]) for fault in summary["faults"]] == [
+        ("partition", True, True),
+        ("latency", True, True),
+    ]
+    plan = load_plan(session.run_dir / "plan.json")
+    assert [(action.name, len(action.options.get("groups", []))) for action in plan.actions] == [
+        ("partition", 2),
+        ("latency", 0),
+    ]
     assert summary["lookup"]["count"] > 100
     assert summary["lookup"]["success"] < 1
     assert (session.run_dir / "report.html").is_file()

@@ -10,6 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.panel import PanelServer, answer, parse_fault
+from loadtests.figures import Look, recent
 
 
 class FakePanel:
@@ -102,3 +103,21 @@ def test_the_socket_is_the_users_own_and_goes_with_the_server() -> None:
     finally:
         server.close()
     assert not server.path.parent.exists()
+
+
+def test_figures_are_of_what_came_between_two_looks_alone() -> None:
+    before = Look(100, 10, {2: 90, 3000: 10})
+    after = Look(200, 15, {2: 100, 210: 85, 450: 5, 3000: 10})
+    figures = recent(before, after, 5.0)
+    assert figures == {"count": 100, "rate": 20.0, "success": 0.95, "p50_ms": 210, "p99_ms": 450}
+
+
+def test_there_are_no_figures_of_nothing() -> None:
+    look = Look(3, 0, {7: 3})
+    assert recent(look, look, 5.0) == {"count": 0, "rate": 0.0, "success": None, "p50_ms": None, "p99_ms": None}
+
+
+def test_a_lost_worker_is_passed_on() -> None:
+    panel = FakePanel()
+    assert answer(panel, b'{"ask": "lost", "worker": "load-1", "text": "it quit"}') == {}
+    assert panel.asked == ["load-1: it quit"]
