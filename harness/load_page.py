@@ -7,16 +7,19 @@ what was done by hand can be played again.
 
 from __future__ import annotations
 
+import errno
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psutil
 
 from harness import registry
 from harness.boot import boot
@@ -28,7 +31,7 @@ from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.links import Topology
 from harness.load_options import worker_options
-from harness.loading import client_site
+from harness.loading import READBACK_PER_KEY, client_site
 from harness.panel import ClusterPanel, PanelServer
 from harness.plan import save_plan
 from harness.records import (
@@ -47,7 +50,7 @@ from harness.spawner import describe_exit, tail
 
 LOG = "locust.log"
 UP_WITHIN = 60.0  # s for Locust to serve its page
-END_WITHIN = 60.0  # s for it to drain, to read the keys back, to write, and to end
+END_WITHIN = 60.0  # s for it to drain, to write, and to end, and on top of that what reading the keys back takes
 LOOK_EVERY = 0.1  # s
 
 
@@ -59,7 +62,7 @@ class Page:
     ) -> None:
         self._plan, self._run_dir, self._text = plan, run_dir, text
         self._toxiproxy, self._interrupt = toxiproxy, interrupt
-        self._host, self._port = host, port or free_port(host)
+        self._host, self._port = host, free_port(host, port)
         self._reasons: list[dict[str, str]] = []
 
     def run(self, tell: Callable[[str], None]) -> None:
@@ -108,8 +111,7 @@ class Page:
             self._command(session, server.path, zero, booted.cluster.topology),
             name="locust", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._run_dir / LOAD_LOGS_DIR / LOG,
         )  # fmt: skip
-        stack.callback(self._end_locust, locust)
-        self._later(stack, panel.close)  # before Locust ends, which reads the keys back
+        self._later(stack, lambda: self._end(locust, panel))
         self._await_page(locust)
         tell(f"Locust's page, with Kadstorm's panel: http://{self._host}:{self._port}/ (Ctrl-C ends the session)")
         self._events.emit("phase", name="load")
@@ -133,10 +135,8 @@ class Page:
         command += ["--web-host", self._host, "--web-port", str(self._port), "--load-config", str(config)]
         command += ["--cluster-id", session.cluster_id, "--client", client, "--seed", str(self._plan.seed)]
         command += ["--operations", str((self._run_dir / OPERATIONS_DIR).resolve()), "--clock", repr(zero)]
-        command += ["--panel", str(panel), "--read-back"]
-        if load["rate_per_1000s"] is not None:  # the page's form shows what the command line has
-            command += ["--rate", f"{load['rate_per_1000s'] / 1000:g}"]
-        return command + (["--processes", str(load["processes"])] if load["processes"] > 1 else [])
+        command += ["--panel", str(panel), "--read-back", *shown_in_the_form(worker_options(load))]
+        return command + (_processes(load["processes"]) if load["processes"] > 1 else [])
 
     def _await_page(self, locust: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + UP_WITHIN
@@ -151,15 +151,36 @@ class Page:
     def _log(self) -> Path:
         return self._run_dir / LOAD_LOGS_DIR / LOG
 
-    def _end_locust(self, locust: subprocess.Popen[bytes]) -> None:
-        self._events.emit("load", name="stopped", detail={"why": "the session ended"})
-        locust.terminate()
+    def _end(self, locust: subprocess.Popen[bytes], panel: ClusterPanel) -> None:
+        """Heal, let the network settle, and only then have Locust read the keys back, and end."""
+        self._events.emit("phase", name="settle")
         try:
-            locust.wait(END_WITHIN)
-        except subprocess.TimeoutExpired:
-            locust.kill()
-            locust.wait()
-            self._failed(f"Locust did not end within {END_WITHIN:g} s, and was killed: rows may be missing")
+            panel.close()
+        except KadstormError as error:
+            self._failed(str(error))
+        time.sleep(self._plan.experiment["settle_us"] / 1e6)
+        self._events.emit("load", name="stopped", detail={"why": "the session ended"})
+        if locust.poll() is None:
+            self._events.emit("phase", name="readback")
+        self._end_locust(locust)
+
+    def _end_locust(self, locust: subprocess.Popen[bytes]) -> None:
+        """End the master, and wait for its workers as well: rows are theirs."""
+        patience = END_WITHIN + READBACK_PER_KEY * stores(self._run_dir)
+        everyone, until = family(locust.pid), time.monotonic() + patience
+        locust.terminate()
+        while (left := living(everyone)) and time.monotonic() < until:
+            locust.poll()  # it is our child: until somebody asks, it counts as there
+            time.sleep(LOOK_EVERY)
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        locust.wait()
+        if left:
+            self._failed(
+                f"{len(left)} of Locust's {len(everyone)} processes did not end within {patience:.0f} s, and were killed: "
+                "rows may be missing"
+            )
 
     # --- what is written ------------------------------------------------------------------------------------------
 
@@ -193,13 +214,69 @@ class Page:
         stack.callback(attempt)
 
 
-def free_port(host: str) -> int:
-    """A port of this machine that nobody listens on. Raises UsageError if there is no such address."""
+def shown_in_the_form(load: Mapping[str, Any]) -> list[str]:
+    """The options whose values the page's form begins with: it shows what the command line has."""
+    shown = {"rate_per_s": "--rate", "think_s": "--think", "stores": "--stores", "timeout_s": "--operation-timeout"}
+    values = {option: load[name] for name, option in shown.items() if load[name] is not None}
+    if isinstance(load["value_size"], int):  # else a mix, which the form has no word for
+        values["--value-size"] = load["value_size"]
+    return [word for option, value in values.items() for word in (option, repr(value))]
+
+
+def _processes(count: int) -> list[str]:
+    """A master with so many workers, which speak to each other on this machine alone."""
+    host, port = "127.0.0.1", str(free_port("127.0.0.1"))
+    master = ["--master-bind-host", host, "--master-bind-port", port, "--master-host", host, "--master-port", port]
+    return ["--processes", str(count), *master]
+
+
+def family(pid: int) -> list[psutil.Process]:
+    """A process and all that it has started, as far as they live."""
+    try:
+        first = psutil.Process(pid)
+        return [first, *first.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def living(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended; one whose parent has not asked for its exit code has."""
+    left = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    return left
+
+
+def stores(run_dir: Path) -> int:
+    """Stores that are recorded so far, in all tests: no more keys than these are to be read back."""
+    import pyarrow as pa
+
+    count = 0
+    for path in (run_dir / OPERATIONS_DIR).glob("*.arrow"):
+        ending = suppress(pa.ArrowException, OSError, StopIteration)  # its last batch may be on its way
+        with ending, pa.OSFile(str(path), "rb") as source, pa.ipc.open_stream(source) as rows:
+            while True:
+                count += rows.read_next_batch().column("kind").to_pylist().count("store")
+    return count
+
+
+def free_port(host: str, wanted: int = 0) -> int:
+    """A port of this machine that nobody listens on: the one that is wanted, or any. Raises UsageError."""
     with socket.socket() as probe:
+        probe.setsockopt(
+            socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+        )  # connections of the last session's page are no matter
         try:
-            probe.bind((host, 0))
+            probe.bind((host, wanted))
         except OSError as error:
-            raise UsageError(f"--ui-host {host}: cannot listen there: {error.strerror}") from error
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"--ui-port {wanted}: somebody listens on {host}:{wanted} already, such as another `kadstorm load --ui`; "
+                    "take another port, or 0 for any"
+                ) from error
+            raise UsageError(f"--ui-host {host}, --ui-port {wanted}: cannot listen there: {error.strerror}") from error
         return int(probe.getsockname()[1])
 
 

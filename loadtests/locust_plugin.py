@@ -147,6 +147,8 @@ class LocustPlugin:
         except ConfigError as error:
             return str(error)
         workers, users = _workers(environment), str(form.get("user_count", "1"))
+        if isinstance(environment.runner, MasterRunner) and (ready := environment.runner.worker_count) < workers:
+            return f"{ready} of {workers} workers are ready: the others have ended, or still end the last test"
         if self._open and users.isdecimal() and int(users) < workers:
             return f"users: the open model has one for each worker process, {workers}, not {users}"
         return ""
@@ -313,6 +315,9 @@ class LocustPlugin:
 
         def end(**_: Any) -> None:
             self._end_test(environment)
+            environment.stop_timeout = (
+                0.0  # nobody is left to wait for: Locust would, before it is ready for another test
+            )
             _tell(runner, ENDED, self._last)
 
         def finish(**_: Any) -> None:
