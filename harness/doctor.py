@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 import psutil
 
 from harness.boot import first_ephemeral_port
-from harness.errors import EngineUnavailable, HarnessError, ToxiproxyUnavailable
+from harness.errors import EngineUnavailable, HarnessError, PortsTaken, ToxiproxyUnavailable
 from harness.links import BASE_PORT, DESCRIPTORS_PER_CONNECTION, FEWEST_CONNECTIONS
-from harness.session import Lock, recorded_sessions, state_dir
+from harness.session import API_PORT, Lock, Session, recorded_sessions, state_dir
 from harness.toxiproxy import binary
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ LINK_BYTES = 15 * 2**10  # of one proxy in Toxiproxy
 CONTAINER_BYTES = 24 * 2**20  # of one container beyond its node: its init, the engine's shim and its published port
 LOAD_BYTES = 200 * 2**20  # of one load worker with Locust and Arrow
 MANY = 64  # containers, from which on their tracked connections are felt
+CONTROL_PORTS = 2  # the containers' lease and Toxiproxy's API, which is the last of them
+LAST_PORT = 65_535
 TRACKING = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
@@ -58,6 +60,7 @@ def examine(nodes: int) -> Iterator[Finding]:
         lambda: _memory(nodes),
         lambda: _ports(nodes),
         _state,
+        lambda: _free_ports(nodes),
         _dead_sessions,
     ]
     for check in checks:
@@ -194,6 +197,22 @@ def _ports(nodes: int) -> Finding:
         f"{said}, and those from {first} on are for outgoing connections",
         f"sysctl -w net.ipv4.ip_local_port_range='{min(needed + 1000, 60000)} 65535', or lower cluster.sites",
     )
+
+
+def _free_ports(nodes: int) -> Finding:
+    """Binds them all for a moment on the address that the next session would get, as that would do."""
+    end = min(BASE_PORT + nodes * (sites_of(nodes) + 1), LAST_PORT + 1)
+    try:
+        with Session(Path("doctor")) as session:  # whose locks keep us off the addresses of living sessions
+            session.reserve_ports(API_PORT + 1 - CONTROL_PORTS, CONTROL_PORTS)
+            session.reserve_ports(BASE_PORT, end - BASE_PORT)
+            said = f"{API_PORT + 1 - CONTROL_PORTS} to {API_PORT} and {BASE_PORT} to {end - 1} on {session.host}"
+    except PortsTaken as error:
+        said, _, remedy = str(error).partition(": ")
+        return Finding("free ports", "fail", said, remedy)
+    except HarnessError as error:
+        return Finding("free ports", "warn", f"not tried, since {error}", "see the state folder")
+    return Finding("free ports", "ok", said)
 
 
 def _containers(nodes: int) -> Iterator[Finding]:
