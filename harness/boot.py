@@ -6,7 +6,6 @@ means that the network's conditions hold from the first connection on.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -19,7 +18,7 @@ from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiprox
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
 from harness.events import Events
-from harness.links import Topology, connections_per_node
+from harness.links import Topology, connections_per_node, descriptors_needed
 from harness.members import Member, Members
 from harness.options import whole_ms
 from harness.reconciler import LinkReconciler
@@ -146,8 +145,9 @@ def make_members(
         NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
         for node in plan.nodes
     ]
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    connections = connections_per_node(len(topology.names), len(topology.links), descriptors)
+    nodes, links = len(topology.names), len(topology.links)
+    descriptors = backend.allow_descriptors(descriptors_needed(nodes, links))
+    connections = connections_per_node(nodes, links, descriptors)
     bootstrap = tuple(addresses[: plan.experiment["cluster"]["bootstrap"]])
     keeps = bool(plan.experiment.get("durable")) or any(action.options.get("keep_data") for action in plan.actions)
     members: list[Member] = []

@@ -28,6 +28,11 @@ DESCRIPTORS_PER_CONNECTION = 2  # in Toxiproxy: the caller's side and the destin
 SPARE_DESCRIPTORS = 256  # of Toxiproxy, for its API and for dials that overlap
 
 
+def descriptors_needed(nodes: int, links: int, connections: int = MOST_CONNECTIONS) -> int:
+    """File descriptors of Toxiproxy, the hungriest process, if each node keeps ``connections`` to others, or one to all."""
+    return links + DESCRIPTORS_PER_CONNECTION * nodes * min(connections, nodes) + SPARE_DESCRIPTORS
+
+
 def connections_per_node(nodes: int, links: int, descriptors: int) -> int:
     """How many connections each node may keep, so that Toxiproxy's ``descriptors`` are enough for all.
 

@@ -129,6 +129,10 @@ class Backend(Protocol):
         """Give every member that the plan will ever have its address. Called once, before anything starts."""
         ...
 
+    def allow_descriptors(self, needed: int) -> int:
+        """Have Toxiproxy, once it is started, be allowed to open ``needed`` files; how many it may, which can be fewer."""
+        ...
+
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """The session's Toxiproxy, not started yet."""
         ...

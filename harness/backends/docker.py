@@ -33,7 +33,7 @@ from harness.backends import (
 )
 from harness.backends.lives import Life, Lives
 from harness.containers import engine as engines
-from harness.containers import images, labels, networks
+from harness.containers import images, labels, networks, ulimits
 from harness.containers.engine import Engine, retried, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
@@ -57,6 +57,9 @@ TOXIPROXY = "toxiproxy"
 # The kernel shares a full machine out among containers, not processes: with as much as a node gets, the one through which all of
 # them talk would add tens of milliseconds to every link, which nobody has asked for.
 FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024
+TOXIPROXY_DESCRIPTORS = (
+    16_384  # at least, whatever the engine gives to others: connections that end hold theirs for a while
+)
 
 
 class _Container(Life):
@@ -102,6 +105,7 @@ class DockerBackend(Lives[_Container]):
         self._enders = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ends")
         self._network: networks.Network | None = None
         self._closing = False
+        self._descriptors = 0  # that Toxiproxy may open; 0: as many as the engine gives to any container
         self.lease = _LeaseHolder(ground.host, self._token)
 
     # --- the place ---------------------------------------------------------------------------------
@@ -118,6 +122,12 @@ class DockerBackend(Lives[_Container]):
             hosts={name: network.member(index) for index, name in enumerate(names)},
             callers=(f"{network.toxiproxy}/32", f"{network.gateway}/32"),
         )
+
+    def allow_descriptors(self, needed: int) -> int:
+        """See `Backend.allow_descriptors`: what this process may open does not matter to the engine."""
+        wanted = max(needed, TOXIPROXY_DESCRIPTORS)
+        self._descriptors = ulimits.allowed(self._engine, self._images.member, wanted, self._labels)
+        return self._descriptors
 
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """See `Backend.toxiproxy`."""
@@ -235,9 +245,10 @@ class DockerBackend(Lives[_Container]):
         assert self._network is not None
         self.lives[TOXIPROXY] = life
         command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
-        options = self._options(
-            TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, cpu_shares=FIRST_SERVED
-        )
+        host: dict[str, Any] = {"cpu_shares": FIRST_SERVED}
+        if self._descriptors:
+            host["ulimits"] = [ulimits.nofile(self._descriptors)]
+        options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, **host)
         self._run(life, self._images.toxiproxy, options)
 
     def _run(self, life: _Container, image: str, options: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Protocol, Self
 
 import psutil
 
-from harness import nursery
+from harness import descriptors, nursery
 from harness.backends import (
     Ground,
     Layout,
@@ -110,6 +110,10 @@ class ProcessBackend(Lives[_Process]):
         """See `Backend.lay_out`: everybody is on the session's loopback address."""
         host = self._on_ground().host
         return Layout(place="process", proxy_host=host, hosts=dict.fromkeys(names, host))
+
+    def allow_descriptors(self, needed: int) -> int:
+        """See `Backend.allow_descriptors`: it inherits what this process may open."""
+        return descriptors.allow(needed)
 
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """See `Backend.toxiproxy`."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from harness import registry
+from harness import descriptors, registry
 from harness.backends import Exit, Ground, Layout, MemberSpec, docker
 from harness.backends.docker import DockerBackend
 from harness.cleanup import sweep
@@ -156,6 +156,22 @@ def test_containers_have_no_privileges_and_publish_on_loopback_alone(make: Any, 
     ]
     assert [host["NanoCpus"] for host in hosts] == [500_000_000, 0]
     assert hosts[1]["CpuShares"] > 100 * (hosts[0]["CpuShares"] or 1024)  # a full machine must not slow every link
+
+
+@pytest.mark.parametrize("needed", [500, 10**9], ids=["few", "more than there can be"])
+def test_toxiproxy_may_open_as_many_files_as_it_is_said_to(
+    make: Any, tmp_path: Path, engine: Engine, needed: int
+) -> None:
+    backend, _ = make()
+    allowed = backend.allow_descriptors(needed)
+    assert allowed >= min(needed, descriptors.hard())
+    server = backend.toxiproxy(tmp_path / "toxiproxy.log")
+    server.start()
+    try:
+        limits = engine.api.inspect_container(backend.container_name(docker.TOXIPROXY))["HostConfig"]["Ulimits"]
+        assert [(one["Name"], one["Soft"], one["Hard"]) for one in limits] == [("nofile", allowed, allowed)]
+    finally:
+        server.stop()
 
 
 def test_a_member_has_the_same_address_in_every_life(make: Any, tmp_path: Path, engine: Engine) -> None:

@@ -14,6 +14,7 @@ from harness.links import (
     Link,
     Topology,
     connections_per_node,
+    descriptors_needed,
 )
 from harness.records import PlannedNode
 
@@ -116,3 +117,20 @@ def test_nodes_keep_as_many_connections_as_toxiproxys_descriptors_allow(
     assert needed <= descriptors or kept == FEWEST_CONNECTIONS
     if kept < MOST_CONNECTIONS and kept > FEWEST_CONNECTIONS:
         assert needed + (nodes + 256) * DESCRIPTORS_PER_CONNECTION > descriptors, "a connection more would have fitted"
+
+
+@given(
+    nodes=st.integers(1, 2000), links=st.integers(0, 100_000), wanted=st.integers(FEWEST_CONNECTIONS, MOST_CONNECTIONS)
+)
+def test_the_descriptors_that_are_said_to_be_needed_are_enough_and_one_less_is_not(
+    nodes: int, links: int, wanted: int
+) -> None:
+    needed = descriptors_needed(nodes, links, wanted)
+    assert connections_per_node(nodes, links, needed) >= min(wanted, nodes)
+    if FEWEST_CONNECTIONS < wanted <= nodes:
+        assert connections_per_node(nodes, links, needed - 1) < wanted
+
+
+def test_three_hundred_nodes_in_sixteen_sites_need_more_than_many_machines_allow() -> None:
+    assert descriptors_needed(300, 16 * 300) == 4_800 + 2 * 300 * 64 + 256
+    assert connections_per_node(300, 16 * 300, 20_000) == 24
