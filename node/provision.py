@@ -1,5 +1,6 @@
 """Run once while the image is built: installs what the node imports, compiles it, and makes its data folder.
 
+Kadstorm puts a requirements.txt beside this file, with the versions that it runs with itself; by hand there is none.
 A base that has the packages already (Kadstorm's own, made without a registry) needs neither pip nor a network.
 """
 
@@ -12,6 +13,7 @@ import sys
 ROOT = "/opt/kadstorm"
 PACKAGES = os.path.join(ROOT, "packages")  # noqa: PTH118  this runs with -I -S, and nothing is worth a slower start
 NEEDED, WANTED = "msgspec>=0.20", "uvloop>=0.21"  # without uvloop a node is slower, and works
+EXACTLY = os.path.join(ROOT, "node", "requirements.txt")  # noqa: PTH118
 NOBODY = 65532
 DATA = "/data"
 
@@ -23,7 +25,8 @@ def main() -> None:
         importlib.import_module("msgspec")
     except ImportError:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-cache-dir", "--target", PACKAGES]
-        subprocess.run([*pip, NEEDED, WANTED], check=True)
+        wanted = ["--requirement", EXACTLY] if os.path.exists(EXACTLY) else [NEEDED, WANTED]  # noqa: PTH110
+        subprocess.run([*pip, *wanted], check=True)
     compileall.compile_dir(ROOT, quiet=1)
     os.makedirs(DATA, exist_ok=True)  # noqa: PTH103
     os.chown(DATA, NOBODY, NOBODY)

@@ -30,6 +30,7 @@ LABEL = "kadstorm.image"
 TOXIPROXY_DOCKERFILE = Path(__file__).with_name("toxiproxy.Dockerfile")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OUTPUT_SHOWN = 15  # lines of a failed build
+NO_REGISTRY = ("pull access denied", "failed to resolve", "dial tcp", "no such host")
 
 Tell = Callable[[str], None]
 
@@ -50,7 +51,7 @@ def ensure(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell) -> 
         EngineFailed: the engine refused something else.
     """
     for offline in (True, False):
-        wanted = references(recipe, toxiproxy, offline=offline) if not offline or fits(engine) else None
+        wanted = references(engine, recipe, toxiproxy, offline=offline) if not offline or fits(engine) else None
         if wanted and exists(engine, wanted.member) and exists(engine, wanted.toxiproxy):
             return wanted
     return build(engine, recipe, toxiproxy, tell, offline=fits(engine))
@@ -67,8 +68,15 @@ def fits(engine: Engine) -> bool:
 
 def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, offline: bool) -> Images:
     """Build what is missing and say what is done. See `ensure` for errors."""
-    wanted = references(recipe, toxiproxy, offline=offline)
-    base = base_reference(recipe, offline=offline)
+    if offline and not fits(engine):
+        raise ImageFailed(
+            f"an image of this machine's own Python ({platform.system()}, {platform.machine()}) does not run on the engine at "
+            f"{engine.url}: `kadstorm images build`, without --offline, makes one from {REGISTRY_BASE}"
+        )
+    if not offline and not exists(engine, REGISTRY_BASE):
+        _pull(engine, REGISTRY_BASE, tell)
+    wanted = references(engine, recipe, toxiproxy, offline=offline)
+    base = base_reference(engine, recipe, offline=offline)
     if offline and not exists(engine, base):
         tell(f"making {base} of this machine's Python")
         import_base(engine, rootfs.collect(recipe.packages), base)
@@ -83,15 +91,44 @@ def build(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, tell: Tell, *, o
     return wanted
 
 
-def references(recipe: ImageRecipe, toxiproxy: Path, *, offline: bool) -> Images:
+def references(engine: Engine, recipe: ImageRecipe, toxiproxy: Path, *, offline: bool) -> Images:
     """How the images are called that are made of what there is here now."""
-    of_member = digest(base_reference(recipe, offline=offline), recipe.files)
-    return Images(f"{recipe.name}:{of_member}", f"{TOXIPROXY}:{digest(of_member, toxiproxy_context(toxiproxy))}")
+    of_member = member_reference(engine, recipe, offline=offline)
+    return Images(of_member, f"{TOXIPROXY}:{digest(of_member.partition(':')[2], toxiproxy_context(toxiproxy))}")
 
 
-def base_reference(recipe: ImageRecipe, *, offline: bool) -> str:
-    """What members' images are built from."""
-    return _own_base(recipe.packages) if offline else REGISTRY_BASE
+def member_reference(engine: Engine, recipe: ImageRecipe, *, offline: bool) -> str:
+    """How the image of a member is called that is made of what there is here now."""
+    return f"{recipe.name}:{digest(base_reference(engine, recipe, offline=offline), recipe.files)}"
+
+
+def base_reference(engine: Engine, recipe: ImageRecipe, *, offline: bool) -> str:
+    """What members' images are built from: a name that always means the same, but for a base that has not been pulled yet."""
+    return _own_base(recipe.packages) if offline else _pinned(engine, REGISTRY_BASE)
+
+
+def _pinned(engine: Engine, tag: str) -> str:
+    """The digest or id that a tag, which may move, stands for in the engine now; the tag itself if that is not there."""
+    with translated(f"looking for the image {tag}"):
+        try:
+            found = engine.api.inspect_image(tag)
+        except ImageNotFound:
+            return tag
+    return next(iter(found.get("RepoDigests") or ()), None) or str(found["Id"])
+
+
+def _pull(engine: Engine, reference: str, tell: Tell) -> None:
+    """Have the engine fetch an image. Raises ImageFailed."""
+    tell(f"pulling {reference}")
+    repository, _, tag = reference.partition(":")
+    output: list[str] = []
+    try:
+        for line in engine.api.pull(repository, tag=tag, stream=True, decode=True):
+            _note(line, output, tell)
+    except DockerException as error:
+        output.append(str(error))
+    if not exists(engine, reference):
+        raise ImageFailed(_failure("pulling", reference, output))
 
 
 @cache
@@ -168,7 +205,7 @@ def build_one(
     except DockerException as error:
         raise ImageFailed(f"building {reference}: {error}") from error
     if not exists(engine, reference):
-        raise ImageFailed(_failure(reference, output))
+        raise ImageFailed(_failure("building", reference, output))
 
 
 def _note(line: dict[str, Any], output: list[str], tell: Tell) -> None:
@@ -179,12 +216,12 @@ def _note(line: dict[str, Any], output: list[str], tell: Tell) -> None:
         tell(f"  {said}")
 
 
-def _failure(reference: str, output: list[str]) -> str:
+def _failure(doing: str, reference: str, output: list[str]) -> str:
     shown = "\n".join(output[-OUTPUT_SHOWN:])
     hint = ""
-    if "pull access denied" in shown or "failed to resolve" in shown or "dial tcp" in shown or "no such host" in shown:
+    if doing == "pulling" or any(sign in shown for sign in NO_REGISTRY):
         hint = "\nThe registry cannot be reached: `kadstorm images build --offline` needs none"
-    return f"building {reference} failed; the end of its output:\n{shown}{hint}"
+    return f"{doing} {reference} failed; the end of its output:\n{shown}{hint}"
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

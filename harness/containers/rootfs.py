@@ -33,6 +33,8 @@ LEFT_OUT_MODULES = re.compile(
     r"(_test|_ctypes_test|_xx|xx|_tkinter|_curses|_dbm|_gdbm|nis|readline|_codecs_(?:cn|hk|jp|kr|tw|iso2022))"
 )
 UNREAD = frozenset((".pyi", ".pyx", ".pxd", ".h", ".hpp", ".c", ".a", ".cmake", "tests", "include"))
+FOLDERS = ("tmp", "etc", "proc", "sys", "dev", "opt", "data", "usr", "usr/bin")
+USERS = "root:x:0:0::/:/none\nnode:x:65532:65532::/data:/none\n"
 LOADER_CACHE = Path("/etc/ld.so.cache")
 ARROW = re.compile(r"=>\s+(/\S+)|^\s+(/\S+)\s+\(")
 
@@ -43,8 +45,8 @@ def can_be_made() -> bool:
 
 
 def digest(files: dict[str, Path]) -> str:
-    """Of what would go in: paths, sizes and times of change, and the interpreter's version. 12 hexadecimal digits."""
-    made = hashlib.sha256(f"{sys.version} {platform.machine()}".encode())
+    """Of what would go in: paths, sizes and times of change, the interpreter's version, what `archive` adds. 12 hex digits."""
+    made = hashlib.sha256(f"{sys.version} {platform.machine()} {FOLDERS} {USERS}".encode())
     for inside, path in sorted(files.items()):
         seen = path.stat()
         made.update(f"{inside} {seen.st_size} {int(seen.st_mtime)}\n".encode())
@@ -77,11 +79,11 @@ def archive(files: dict[str, Path]) -> bytes:
     """A root file system as a tar, owned by root; links are followed, so each path holds what it led to."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("tmp", "etc", "proc", "sys", "dev", "opt", "data", "usr", "usr/bin"):
+        for name in FOLDERS:
             folder = tarfile.TarInfo(name)
             folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
             tar.addfile(folder)
-        _add_text(tar, "etc/passwd", "root:x:0:0::/:/none\nnode:x:65532:65532::/data:/none\n")
+        _add_text(tar, "etc/passwd", USERS)
         for inside, path in sorted(files.items()):
             content = path.read_bytes()
             info = tarfile.TarInfo(inside)

@@ -8,6 +8,8 @@ import secrets
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +28,7 @@ INSPECT_TIMEOUT = 2.0  # s
 NONCE_BYTES = 8
 ECHO_BYTES = 2**18  # of padding in one request
 DEFAULT_K = 20
+PACKAGES = ("msgspec", "uvloop")  # that a node uses
 
 
 class KademliaHandle:
@@ -122,7 +125,8 @@ class KademliaTarget:
         folder = Path(node.__file__).parent
         files = {f"node/{path.name}": path.read_bytes() for path in sorted(folder.glob("*.py"))}
         files["Dockerfile"] = (folder / "Dockerfile").read_bytes()
-        return ImageRecipe("kadstorm-node", files, ("msgspec", "uvloop"))
+        files["node/requirements.txt"] = _exact_versions(PACKAGES)
+        return ImageRecipe("kadstorm-node", files, PACKAGES)
 
     def connect(self, address: NodeAddress, cluster: str) -> KademliaHandle:
         """See `Target.connect`."""
@@ -192,6 +196,15 @@ class KademliaTarget:
         closest = closest_ids(node.id, [other.id for other in nodes if other.id != node.id], k)
         missing = sum(1 for other in closest if other not in table)
         return f"{missing} of its {len(closest)} closest nodes missing" if missing else ""
+
+
+def _exact_versions(packages: Sequence[str]) -> bytes:
+    """A requirements file of those that are installed here: an image that is built somewhere else has the same."""
+    lines: list[str] = []
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            lines.append(f"{name}=={version(name)}\n")
+    return "".join(lines).encode()
 
 
 def contact_of(address: NodeAddress) -> Contact:

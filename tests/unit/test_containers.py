@@ -5,12 +5,15 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import os
+import platform
 import threading
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError
+from docker.errors import APIError, ImageNotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +22,8 @@ from harness.containers import engine, images, labels, networks, rootfs
 from harness.containers.streams import Streams
 from harness.errors import ImageFailed
 from harness.targets import ImageRecipe
+from harness.targets.kademlia import KademliaTarget
+from node import provision
 
 
 @given(members=st.integers(1, networks.LARGEST), first=st.integers(0, 5000))
@@ -123,18 +128,129 @@ def test_labels_tell_whose_a_session_is_and_until_when(tmp_path: Path) -> None:
 RECIPE = ImageRecipe("kadstorm-node", {"Dockerfile": b"ARG BASE", "node/a.py": b"1"}, ("msgspec",))
 
 
-def test_any_change_gives_an_image_another_name(tmp_path: Path) -> None:
-    binary = tmp_path / "toxiproxy-server"
-    binary.write_bytes(b"\x7fELF 1")
-    first = images.references(RECIPE, binary, offline=True)
-    assert images.references(RECIPE, binary, offline=True) == first
+class Store:
+    """An engine's client that knows images only: what is there, what a registry has, and what was built of which base."""
+
+    def __init__(self, architecture: str = "", registry: dict[str, dict[str, Any]] | None = None) -> None:
+        self.there: dict[str, dict[str, Any]] = {}
+        self.built: list[tuple[str, str]] = []
+        self._architecture = architecture or images.ARCHITECTURES.get(platform.machine(), platform.machine())
+        self._registry = registry or {}
+
+    def version(self) -> dict[str, str]:
+        return {"Arch": self._architecture}
+
+    def inspect_image(self, reference: str) -> dict[str, Any]:
+        if reference not in self.there:
+            raise ImageNotFound(reference)
+        return {"Id": "sha256:0", "Size": 10**6, **self.there[reference]}
+
+    def pull(self, repository: str, *, tag: str, stream: bool, decode: bool) -> list[dict[str, str]]:
+        if f"{repository}:{tag}" not in self._registry:
+            return [{"error": f"{repository}: too many requests"}]
+        self.there[f"{repository}:{tag}"] = self._registry[f"{repository}:{tag}"]
+        return [{"status": "Downloaded"}]
+
+    def build(self, *, tag: str, buildargs: dict[str, str], **_: Any) -> list[dict[str, str]]:
+        self.there[tag] = {}
+        self.built.append((tag, buildargs["BASE"]))
+        return [{"stream": "Step 1/1"}]
+
+
+def engine_of(store: Store) -> engine.Engine:
+    return engine.Engine(store, "unix:///there.sock", "1", "1")
+
+
+@pytest.fixture
+def toxiproxy(tmp_path: Path) -> Path:
+    made = tmp_path / "toxiproxy-server"
+    made.write_bytes(b"\x7fELF 1")
+    return made
+
+
+def test_any_change_gives_an_image_another_name(toxiproxy: Path) -> None:
+    here = engine_of(Store())
+    first = images.references(here, RECIPE, toxiproxy, offline=True)
+    assert images.references(here, RECIPE, toxiproxy, offline=True) == first
     changed = ImageRecipe(RECIPE.name, {**RECIPE.files, "node/a.py": b"2"}, RECIPE.packages)
-    assert images.references(changed, binary, offline=True).member != first.member
-    assert images.references(changed, binary, offline=True).toxiproxy != first.toxiproxy
-    assert images.references(RECIPE, binary, offline=False).member != first.member
-    binary.write_bytes(b"\x7fELF 2")
-    assert images.references(RECIPE, binary, offline=True).member == first.member
-    assert images.references(RECIPE, binary, offline=True).toxiproxy != first.toxiproxy
+    assert images.references(here, changed, toxiproxy, offline=True).member != first.member
+    assert images.references(here, changed, toxiproxy, offline=True).toxiproxy != first.toxiproxy
+    assert images.references(here, RECIPE, toxiproxy, offline=False).member != first.member
+    toxiproxy.write_bytes(b"\x7fELF 2")
+    assert images.references(here, RECIPE, toxiproxy, offline=True).member == first.member
+    assert images.references(here, RECIPE, toxiproxy, offline=True).toxiproxy != first.toxiproxy
+
+
+def test_an_image_of_a_base_whose_tag_has_moved_has_another_name(toxiproxy: Path) -> None:
+    store = Store()
+    names = set()
+    for its in ({"Id": "sha256:1"}, {"Id": "sha256:2"}, {"RepoDigests": ["python@sha256:3"]}, {"RepoDigests": []}):
+        store.there[images.REGISTRY_BASE] = its
+        names.add(images.references(engine_of(store), RECIPE, toxiproxy, offline=False).member)
+    assert len(names) == 4
+
+
+def test_a_base_of_a_registry_is_pulled_and_named_by_its_own_digest(toxiproxy: Path) -> None:
+    store = Store(registry={images.REGISTRY_BASE: {"RepoDigests": ["python@sha256:3"]}})
+    made = images.build(engine_of(store), RECIPE, toxiproxy, lambda _: None, offline=False)
+    assert store.built == [(made.member, "python@sha256:3"), (made.toxiproxy, made.member)]
+    assert images.references(engine_of(store), RECIPE, toxiproxy, offline=False) == made
+    images.build(engine_of(store), RECIPE, toxiproxy, lambda _: None, offline=False)
+    assert len(store.built) == 2, "what is there is not built again"
+    store.there[images.REGISTRY_BASE] = {"RepoDigests": ["python@sha256:4"]}
+    images.build(engine_of(store), RECIPE, toxiproxy, lambda _: None, offline=False)
+    assert store.built[2][1] == "python@sha256:4"
+
+
+def test_a_base_that_cannot_be_pulled_is_told_with_a_way_without_a_registry(toxiproxy: Path) -> None:
+    store = Store()
+    with pytest.raises(ImageFailed, match=r"(?s)pulling python:\S+ failed.*too many requests.*build --offline"):
+        images.build(engine_of(store), RECIPE, toxiproxy, lambda _: None, offline=False)
+    assert store.built == []
+
+
+def test_an_image_of_this_machines_python_is_refused_where_it_does_not_run(toxiproxy: Path) -> None:
+    store = Store("s390x")
+    with pytest.raises(ImageFailed, match=r"does not run on the engine at unix:///there.sock: .*without --offline"):
+        images.build(engine_of(store), RECIPE, toxiproxy, lambda _: None, offline=True)
+    assert store.built == []
+
+
+def test_a_nodes_image_gets_the_very_versions_that_are_here() -> None:
+    told = KademliaTarget().image().files["node/requirements.txt"].decode()
+    assert told == f"msgspec=={version('msgspec')}\nuvloop=={version('uvloop')}\n"
+
+
+@pytest.mark.parametrize("exactly", ["msgspec==1.2.3\n", None])
+def test_an_image_installs_exactly_what_is_asked_for_or_by_hand_what_fits(
+    exactly: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "requirements.txt"
+    if exactly:
+        file.write_text(exactly)
+    asked: list[list[str]] = []
+    for name, value in {"ROOT": str(tmp_path), "EXACTLY": str(file), "DATA": str(tmp_path / "data")}.items():
+        monkeypatch.setattr(provision, name, value)
+    monkeypatch.setattr(provision, "NOBODY", os.getuid())
+    monkeypatch.setattr(provision.sys, "path", [])
+    monkeypatch.setattr(provision.importlib, "import_module", _not_there)
+    monkeypatch.setattr(provision.subprocess, "run", lambda command, **_: asked.append(command))
+    provision.main()
+    assert asked[0][-2:] == (["--requirement", str(file)] if exactly else [provision.NEEDED, provision.WANTED])
+
+
+def _not_there(name: str) -> None:
+    raise ImportError(name)
+
+
+@pytest.mark.parametrize(("constant", "value"), [("FOLDERS", ("tmp",)), ("USERS", "root:x:0:0::/:/bin/sh\n")])
+def test_a_base_has_another_name_if_what_is_added_to_its_files_changes(
+    constant: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rootfs.digest({}), rootfs.archive({})
+    monkeypatch.setattr(rootfs, constant, value)
+    assert rootfs.archive({}) != before[1]
+    assert rootfs.digest({}) != before[0]
 
 
 def test_a_toxiproxy_for_another_system_is_refused_by_name(tmp_path: Path) -> None:
