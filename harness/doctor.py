@@ -37,6 +37,7 @@ CONTROL_PORTS = 2  # the containers' lease and Toxiproxy's API, which is the las
 LAST_PORT = 65_535
 TRACKING = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
+SECOND_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")  # is there with version 2 alone
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ def _toxiproxy() -> Finding:
     except ToxiproxyUnavailable as error:
         return Finding("Toxiproxy", "fail", str(error), "correct KADSTORM_TOXIPROXY or --toxiproxy")
     if found is not None:
-        return Finding("Toxiproxy", "ok", str(found))
+        version = ".".join(map(str, binary.version_of(found) or ("?",)))
+        return Finding("Toxiproxy", "ok", f"{version} at {found}")
     if shutil.which("go"):
         return Finding("Toxiproxy", "ok", "not here yet; the first run builds it with Go (about a minute, once)")
     return Finding(
@@ -222,13 +224,15 @@ def _containers(nodes: int) -> Iterator[Finding]:
     try:
         engine = engines.connect()
     except EngineUnavailable as error:
-        yield Finding("containers", "warn", str(error).partition(": ")[0], "none is needed for --backend process")
+        said = str(error).removesuffix(f": {engines.HOW_TO_GET_ONE}")
+        remedy = engines.HOW_TO_GET_ONE if said != str(error) else "none is needed for --backend process"
+        yield Finding("containers", "warn", said, remedy)
         return
     try:
         yield Finding("containers", "ok", f"engine {engine.version}, API {engine.api_version}, at {engine.url}")
         yield _images(engine)
         yield _bridge(nodes)
-        yield _container_memory(nodes)
+        yield _container_memory(nodes, engine)
         yield from _inotify(nodes)
         yield from _tracking(nodes)
     finally:
@@ -236,15 +240,37 @@ def _containers(nodes: int) -> Iterator[Finding]:
 
 
 def _images(engine: Engine) -> Finding:
+    """Those that the next run would use; others of ours are of other code or of another base, and nobody uses them."""
     from harness.containers import images
 
     try:
         offline = images.fits(engine)
-        there = [tag for tag in images.tags(engine) if tag.startswith("kadstorm-")]
+        wanted = _wanted_images(engine, offline=offline)
+        there = [one for one in wanted if images.exists(engine, one)]
+        kinds = tuple(f"{one.partition(':')[0]}:" for one in wanted)
+        old = [tag for tag in images.tags(engine) if tag.startswith(kinds) and tag not in wanted]
     except HarnessError as error:
         return Finding("images", "warn", str(error), "kadstorm images build")
-    way = "of this machine's Python, in seconds" if offline else f"from {images.REGISTRY_BASE}, which is pulled"
-    return Finding("images", "ok", f"{len(there)} of Kadstorm's are here; what is missing, the first run makes {way}")
+    told = [f"{', '.join(there) or 'none'} of what is here now"]
+    if missing := [one for one in wanted if one not in there]:
+        way = "of this machine's Python, in seconds" if offline else f"from {images.REGISTRY_BASE}, which is pulled"
+        told.append(f"the first run makes {', '.join(missing)} {way}")
+    if old:
+        told.append(f"{len(old)} older ones, which `docker image prune --all --filter label={images.LABEL}` removes")
+    return Finding("images", "ok", "; ".join(told))
+
+
+def _wanted_images(engine: Engine, *, offline: bool) -> list[str]:
+    """How the images of nodes and Toxiproxy are called now; that of Toxiproxy only where its binary is there."""
+    from harness import registry
+    from harness.containers import images
+
+    recipe = registry.target("kademlia").image()
+    toxiproxy = binary.find_ready(os.environ.get("KADSTORM_TOXIPROXY"))
+    if toxiproxy is None:
+        return [images.member_reference(engine, recipe, offline=offline)]
+    made = images.references(engine, recipe, toxiproxy, offline=offline)
+    return [made.member, made.toxiproxy]
 
 
 def _bridge(nodes: int) -> Finding:
@@ -260,9 +286,19 @@ def _bridge(nodes: int) -> Finding:
     )
 
 
-def _container_memory(nodes: int) -> Finding:
-    needed, there = memory_needed(nodes) + nodes * CONTAINER_BYTES, psutil.virtual_memory().available
-    said = f"about {_gib(needed)} needed for {nodes} containers, {_gib(there)} available"
+def _container_memory(nodes: int, engine: Engine) -> Finding:
+    from harness.containers.engine import translated
+
+    needed = memory_needed(nodes) + nodes * CONTAINER_BYTES
+    try:
+        with translated("asking the engine for its memory"):
+            info = engine.api.info()
+    except HarnessError as error:
+        return Finding("containers' memory", "warn", str(error), "see whether `docker info` answers")
+    there, kind = int(info.get("MemTotal") or 0), "in all where the engine is"
+    if info.get("KernelVersion") == platform.release():  # it is on this machine, of which more is known
+        there, kind = min(there or sys.maxsize, psutil.virtual_memory().available), "available"
+    said = f"about {_gib(needed)} needed for {nodes} containers, {_gib(there)} {kind}"
     if needed <= there:
         return Finding("containers' memory", "ok", said)
     return Finding("containers' memory", "fail", said, "take fewer nodes, or --backend process")
@@ -275,7 +311,7 @@ def _inotify(nodes: int) -> Iterator[Finding]:
     except (OSError, ValueError):
         return
     said = f"{allowed} instances allowed, one is needed per container"
-    if nodes < allowed or not Path("/sys/fs/cgroup/cgroup.controllers").exists():
+    if nodes < allowed or not SECOND_CGROUPS.exists():
         yield Finding("inotify", "ok", said)
     else:
         yield Finding("inotify", "fail", said, f"sysctl -w fs.inotify.max_user_instances={2 * nodes}")

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -117,6 +118,40 @@ def test_faults_are_listed_with_their_options() -> None:
     assert code == 0
     for word in ("latency", "jitter", "partition", "shape", "churn", "downtime"):
         assert word in out
+
+
+@pytest.fixture
+def able(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine that can do all that is asked of it, but for containers. The file is its Toxiproxy."""
+    server = tmp_path / "toxiproxy-server"
+    server.write_text("#!/bin/sh\necho toxiproxy-server version 2.12.0\n")
+    server.chmod(0o755)
+    monkeypatch.setenv("KADSTORM_TOXIPROXY", str(server))
+    monkeypatch.setenv("KADSTORM_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr("harness.descriptors.allow", lambda needed: needed)
+    return server
+
+
+def test_the_doctor_says_all_that_a_run_of_so_many_nodes_needs(able: Path) -> None:
+    code, out, _ = typed("doctor", "--nodes", 200)
+    assert code == 0, out
+    marks = {line[5:].partition(": ")[0]: line[:4].strip() for line in out.splitlines() if line[:4].strip()}
+    assert {mark for what, mark in marks.items() if what != "containers"} == {"ok"}
+    assert marks["containers"] == "warn", "they are needed by some runs only"
+    for text in ("2.12.0 at", "29056 needed for 200 nodes", "for 200 nodes in 16 sites", "10000 to 13399 on 127."):
+        assert text in out
+    assert "→ start one (Docker" in out
+
+
+def test_the_doctor_says_what_fails_and_what_to_do_and_ends_with_3(able: Path) -> None:
+    able.write_text("#!/bin/sh\necho toxiproxy-server version 2.1.4\n")
+    code, out, _ = typed("doctor", "--nodes", 200)
+    assert code == 3
+    assert "FAIL Toxiproxy: " in out
+    assert "2.1.4 is too old" in out
+    assert "→ correct KADSTORM_TOXIPROXY" in out
 
 
 def test_the_exit_code_of_several_runs_is_the_gravest() -> None:
