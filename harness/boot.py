@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+from socket import create_connection
 from typing import Any
 
 from harness import registry
 from harness.backends import Backend, Exit, Ground, Layout, MemberSpec, Toxiproxy, WarmStart
 from harness.cluster import Cluster
 from harness.effects import LinkEffect
+from harness.errors import HarnessError
 from harness.events import Events
 from harness.links import Topology, connections_per_node, descriptors_needed
 from harness.members import Member, Members
@@ -31,6 +33,7 @@ from harness.toxiproxy.keeper import ToxiproxyKeeper
 
 BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
 LOOK_EVERY = 0.1  # s
+REACHED_WITHIN = 5.0  # s in which a proxy in a container takes a connection from here
 EXPIRY_BASE, EXPIRY_FACTOR = 3600.0, 2.0  # s, and of the experiment's length: after that a session is surely over
 EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_DEFAULT = 32768
@@ -128,7 +131,27 @@ def boot(
         wait([starting], timeout=LOOK_EVERY)
     starting.result()
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
+    see_that_links_are_in_reach(topology)
     return Booted(cluster, server, version, keeper)
+
+
+def see_that_links_are_in_reach(topology: Topology) -> None:
+    """Dial one proxy, where proxies have an address of their own: faults on links are observed by connections from here.
+
+    Raises:
+        HarnessError: it cannot be reached, and so none of these faults could be told from one without effect.
+    """
+    if topology.proxy_host in ("", topology.host) or not topology.links:
+        return
+    address = topology.proxy_host, topology.proxy_port(topology.links[0])
+    try:
+        create_connection(address, timeout=REACHED_WITHIN).close()
+    except OSError as error:
+        raise HarnessError(
+            f"faults on links are observed by dialing their proxies, and {address[0]}:{address[1]}, in Toxiproxy's container, "
+            f"cannot be reached from here ({error}). An engine on this machine's own Linux routes to its networks; Docker "
+            "Desktop and rootless engines do not: use such an engine, or `--backend process`"
+        ) from error
 
 
 def make_members(

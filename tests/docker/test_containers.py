@@ -10,19 +10,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import descriptors, registry
+from harness import boot, descriptors, registry
 from harness.backends import Exit, Ground, Layout, MemberSpec, docker
 from harness.backends.docker import DockerBackend
 from harness.cleanup import sweep
 from harness.containers import engine as engines
 from harness.containers import images, labels, leftovers
 from harness.containers.engine import Engine
+from harness.errors import HarnessError
+from harness.events import Events
+from harness.experiment import load_experiment
+from harness.plan import make_plan
+from harness.records import NODE_LOGS_DIR
 from harness.session import Session, state_dir
 from harness.toxiproxy import binary
 
@@ -316,6 +322,23 @@ def test_a_storm_in_containers_passes_and_leaves_nothing(experiment: Any, tmp_pa
     assert [fault["effective"] for fault in summary["faults"]] == [True, True]
     assert (folder / "nodes" / "node-0.log").read_text()
     assert session_of(folder) not in leftovers.find(engine)
+
+
+def test_a_cluster_whose_links_cannot_be_dialled_from_here_fails_at_once(
+    experiment: Any, toxiproxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unroutable(address: tuple[str, int], **_: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(boot, "create_connection", unroutable)
+    (tmp_path / NODE_LOGS_DIR).mkdir()
+    plan = make_plan(load_experiment(experiment(), []))
+    with (
+        Session(tmp_path) as session,
+        ExitStack() as stack,
+        pytest.raises(HarnessError, match="cannot be reached from here"),
+    ):
+        boot.boot(plan, session, tmp_path, toxiproxy, Events(lambda _: None), lambda _, close: stack.callback(close))
 
 
 def test_limits_are_for_containers_alone(experiment: Any) -> None:

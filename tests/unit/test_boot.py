@@ -1,0 +1,47 @@
+"""What a boot sees to beside starting things."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+import pytest
+
+from harness import boot
+from harness.errors import HarnessError
+from harness.links import Topology
+from harness.records import PlannedNode
+
+HOST, ELSEWHERE = "127.20.248.1", "127.20.248.2"
+NODES = [PlannedNode(f"node-{i}", f"{i:040x}", f"site-{i}") for i in range(2)]
+HOSTS: Mapping[str, str] = {"node-0": "127.20.248.3", "node-1": "127.20.248.4"}
+
+
+def placed(proxy_host: str, nodes: list[PlannedNode] = NODES) -> Topology:
+    return Topology.build(nodes, host=HOST).placed(proxy_host=proxy_host, node_hosts=HOSTS)
+
+
+def test_a_link_that_cannot_be_dialled_from_here_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unroutable(address: tuple[str, int], *, timeout: float) -> socket.socket:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(boot, "create_connection", unroutable)
+    with pytest.raises(HarnessError) as caught:
+        boot.see_that_links_are_in_reach(placed("10.192.0.3"))
+    for text in ("10.192.0.3:10003", "(timed out)", "Docker Desktop", "--backend process"):
+        assert text in str(caught.value)
+
+
+def test_one_link_that_can_be_dialled_is_enough() -> None:
+    topology = placed(ELSEWHERE)
+    with socket.create_server((ELSEWHERE, topology.proxy_port(topology.links[0]))) as proxy:
+        boot.see_that_links_are_in_reach(topology)
+        proxy.settimeout(10)
+        proxy.accept()[0].close()
+
+
+def test_links_on_the_sessions_own_address_are_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boot, "create_connection", None)
+    boot.see_that_links_are_in_reach(placed(HOST))
+    boot.see_that_links_are_in_reach(Topology.build(NODES, host=HOST))
+    boot.see_that_links_are_in_reach(placed("10.192.0.3", NODES[:1]))
