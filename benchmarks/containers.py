@@ -15,17 +15,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from figures import Figure, at_most, write
+from figures import Figure, at_least, at_most, nothing, write
 
 from harness import registry
 from harness.backends import Ground
 from harness.backends.docker import STARTERS, DockerBackend
 from harness.boot import Booted, boot, make_members
+from harness.cluster import Cluster
 from harness.containers import engine as engines
 from harness.containers import leftovers
+from harness.errors import TargetError
 from harness.events import Events
 from harness.experiment import load_experiment
 from harness.links import Topology
@@ -75,24 +77,30 @@ def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[Figure]:
         names = booted.cluster.members.names()
         for index in range(KEYS):
             booted.cluster.store(f"key-{index}", b"value", via=names[index % nodes])
-        found = sum(
-            booted.cluster.lookup(f"key-{index}", via=names[-1 - index % nodes]) == b"value" for index in range(KEYS)
-        )
-        print(f"{found} of {KEYS} keys found through other nodes")
+        found = sum(is_found(booted.cluster, f"key-{index}", names[-1 - index % nodes]) for index in range(KEYS))
+        yield at_least(f"keys found through others of {nodes} containers", found, KEYS, 1.0, "")
         began = time.monotonic()
     teardown = time.monotonic() - began
-    left = leftovers_of_all()
-    print(f"taken down in {teardown:.1f} s; left in the engine: {left or 'nothing'}")
     yield at_most(f"{nodes} containers removed, against {LIMIT_TEARDOWN:.0f} s", teardown, LIMIT_TEARDOWN, 1.0)
+    yield nothing("containers, networks and volumes left in the engine", left_of(booted.cluster.cluster_id), "")
 
 
-def leftovers_of_all() -> str:
-    """What there is of any session."""
-    engine = engines.connect()
+def is_found(cluster: Cluster, key: str, via: str) -> bool:
+    """Whether a lookup finds what was stored; one that fails has not found it."""
     try:
-        return "; ".join(map(str, leftovers.find(engine).values()))
-    finally:
-        engine.close()
+        return cluster.lookup(key, via=via) == b"value"
+    except TargetError as error:
+        print(f"looking up {key} through {via}: {error}")
+        return False
+
+
+def left_of(session: str) -> int:
+    """How many things of a session the engine still has. Those of other sessions, which may run beside, are not ours."""
+    with closing(engines.connect()) as engine:
+        remains = leftovers.find(engine, session).values()
+    for one in remains:
+        print(f"left in the engine: {one}")
+    return sum(len(one.containers) + len(one.networks) + len(one.volumes) for one in remains)
 
 
 def plan_of(nodes: int, folder: Path) -> Plan:

@@ -26,6 +26,16 @@ def at_most(name: str, ours: float, theirs: float, limit: float, unit: str = "s"
     return Figure(name, ours, theirs, unit, ours / theirs, limit, ours / theirs <= limit)
 
 
+def at_least(name: str, ours: float, theirs: float, limit: float, unit: str = "s") -> Figure:
+    """A figure whose ratio must reach a limit."""
+    return Figure(name, ours, theirs, unit, ours / theirs, limit, ours / theirs >= limit)
+
+
+def nothing(name: str, ours: int, unit: str) -> Figure:
+    """A figure that must be nought."""
+    return Figure(name, ours, 0, unit, ours, 0.0, ours == 0)
+
+
 def write(path: Path | None, figures: Sequence[Figure]) -> None:
     """As JSON, if a path was given."""
     if path is not None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -60,16 +61,17 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter rounds and fewer; --minutes 0.25, unless told")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there too")
     parser.add_argument(
-        "--minutes", type=float, metavar="N", help="length of the run whose memory is watched (default: 1)"
+        "--minutes", type=float, metavar="N", help="length of the run whose memory is watched (default: 10)"
     )
     parser.add_argument("--side", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
         return SIDES[options.side[0]](*options.side[1:])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all sides are ended on the way out
     results: list[Result] = []
     with tempfile.TemporaryDirectory() as folder, null_server() as (port, _):
         bench = Bench(Path(folder), port, seconds=2.0 if options.quick else 4.0, rounds=2 if options.quick else 4)
-        minutes = options.minutes or (0.25 if options.quick else 1.0)
+        minutes = options.minutes or (0.25 if options.quick else 10.0)
         for result in measurements(bench, minutes):
             results.append(result)
             print(line(result), flush=True)
@@ -162,7 +164,17 @@ class Bench:
 
     def bare(self, model: str, rate: float) -> dict[str, float]:
         """A bare Locust user."""
-        command = [sys.executable, __file__, "--side", "bare", model, str(self._port), str(rate), str(self._seconds)]
+        command = [
+            *leash(),
+            sys.executable,
+            __file__,
+            "--side",
+            "bare",
+            model,
+            str(self._port),
+            str(rate),
+            str(self._seconds),
+        ]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
         told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
         return told
@@ -204,7 +216,18 @@ class Bench:
 
         rows, port = self._folder / "locust", str(free_port(HOST))
         locustfile = str(Path(__file__).parents[1] / "loadtests" / "locustfile.py")
-        command = [sys.executable, "-P", "-m", "locust", "-f", locustfile, "--headless", "-t", f"{seconds + 5:.0f}s"]
+        command = [
+            *leash(),
+            sys.executable,
+            "-P",
+            "-m",
+            "locust",
+            "-f",
+            locustfile,
+            "--headless",
+            "-t",
+            f"{seconds + 5:.0f}s",
+        ]
         command += ["--processes", "2", "--master-bind-port", port, "--master-port", port]
         command += ["-H", ",".join(f"null-{i}={HOST}:{self._port}" for i in range(4)), "--cluster-id", CLUSTER]
         command += ["--rate", f"{LONG_RATE:g}", "--stores", "0.2", "--keys", str(KEYS), "--operations", str(rows)]
@@ -258,7 +281,7 @@ class Bench:
         ) -> subprocess.Popen[bytes]:
             command = list(argv) if side == "worker" else [sys.executable, __file__, "--side", side, argv[-1]]
             with stderr.open("ab") as log:
-                processes.append(subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=log))
+                processes.append(subprocess.Popen([*leash(), *command], stdin=stdin, stdout=stdout, stderr=log))
             return processes[-1]
 
         config = {
@@ -282,6 +305,13 @@ class Bench:
             driver.close()
 
 
+def leash() -> list[str]:
+    """Before a side's command: it ends when this process does, however that comes about (Linux)."""
+    from harness.spawner import LEASH
+
+    return [sys.executable, "-I", "-S", str(LEASH), str(os.getpid())]
+
+
 def cpu_of(pid: int) -> float:
     """CPU seconds of a process."""
     import psutil
@@ -293,7 +323,7 @@ def cpu_of(pid: int) -> float:
 @contextmanager
 def null_server(stall_after: float = 0.0) -> Iterator[tuple[int, Callable[[], None]]]:
     """A server that does nothing but answer; its port, and what starts the wait before its stall."""
-    command = [sys.executable, __file__, "--side", "server", str(stall_after)]
+    command = [*leash(), sys.executable, __file__, "--side", "server", str(stall_after)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

@@ -42,8 +42,8 @@ KINDS = ("store", "get", "missing")
 Ask = Callable[[int, bytes], Awaitable[object]]  # through which node, about which name
 
 
-def main() -> None:
-    """Measure every figure, print the table, write it."""
+def main() -> int:
+    """Measure every figure, print the table, write it. A part that fails is told, and the others go on; then 1."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="one short turn of each side")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there")
@@ -54,15 +54,22 @@ def main() -> None:
     options = parser.parse_args()
     if options.side:
         print(json.dumps(SIDES[options.side](options.k, options.seconds)))
-        return
+        return 0
     seconds, turns = (2.0, 1) if options.quick else (5.0, 3)
     rows: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
     for name, compare in PARTS.items():
         if options.only in (None, name):
-            rows += compare(seconds, turns)
+            try:
+                rows += compare(seconds, turns)
+            except Exception as error:  # whatever it is, the other parts' figures are not to be lost by it
+                failed.append(row_of_failure(name, error))
     table(rows)
+    for each in failed:
+        print(each["name"])
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+        options.json.write_text(json.dumps(rows + failed, indent=2) + "\n")
+    return 1 if failed else 0
 
 
 # --- the table ----------------------------------------------------------------------------------
@@ -82,6 +89,12 @@ def row(name: str, ours: float, theirs: float | None, unit: str, limit: float, *
         "limit": ("<= " if most else ">= ") + f"{limit:g}",
         "met": met,
     }
+
+
+def row_of_failure(part: str, error: Exception) -> dict[str, Any]:
+    """What stands for the figures of a part that has none."""
+    name = f"{part} failed: {error!r}"
+    return {"name": name, "ours": None, "theirs": None, "unit": "", "ratio": None, "limit": "", "met": False}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> None:
@@ -187,7 +200,7 @@ def memory(seconds: float, turns: int) -> list[dict[str, Any]]:  # noqa: ARG001
             assert client.put(key_of(b"%d" % n), VALUE, timeout=5.0).holds
         used = client.inspect(timeout=5.0).memory
         client.close()
-    return [row("resident memory with 1,000 records", used / 2**20, None, "MiB", 30.0, most=True)]
+    return [row("resident memory with 1,000 records", used / 1e6, None, "MB", 30.0, most=True)]
 
 
 @contextlib.contextmanager
@@ -602,4 +615,4 @@ SIDES: dict[str, Callable[[int, float], dict[str, Any]]] = {
 PARTS = {"bmuller": against_bmuller, "opendht": against_opendht, "find-node": against_echo, "memory": memory}
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
