@@ -9,16 +9,14 @@ import json
 import logging
 import os
 import re
-import secrets
 import signal
 import sys
 import time
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from random import Random
-from typing import NoReturn
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from node import ids
-from node.client import Client
 from node.environment import Clock
 from node.errors import ClientError, ConfigurationError, ListenError, StorageError
 from node.maintenance import Maintenance
@@ -28,6 +26,9 @@ from node.settings import Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport
 from node.wire import Contact, Sender
+
+if TYPE_CHECKING:
+    from node.client import Client
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
@@ -65,8 +66,22 @@ def _complain(error: Exception, code: int) -> int:
     return code
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Is told the terminal's width, to find which it would load shutil, and so three libraries for compression, at each start."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size().columns
+        except OSError:  # no terminal
+            columns = 80
+        super().__init__(prog, width=columns - 2)
+
+
 class Parser(argparse.ArgumentParser):
     """Tells a mistake in one line, by an exception, instead of a screen of usage."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=Formatter, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise ConfigurationError(f"{message} (see `{self.prog} --help`)")
@@ -77,7 +92,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m node",
         description="A minimal Kademlia node.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve as one node until told to leave"))
@@ -302,6 +316,7 @@ def collect_rarely() -> None:
 
     A fifth of the CPU time of a lookup, measured in a process of many nodes.
     """
+    gc.collect()  # what the command line's parser left: frozen, its place would never be used again
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
 
@@ -312,7 +327,7 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
     contact = Contact(arguments.id or ids.random_id(rng), arguments.host, arguments.port)
     # drawn from the system, whatever the seed: a node that starts again with the same seed is in another life
     transport = TcpTransport(
-        Sender(contact, 1 + secrets.randbits(62)),
+        Sender(contact, 1 + SystemRandom().getrandbits(62)),
         arguments.cluster,
         arguments.egress,
         connections=arguments.connections,
@@ -379,6 +394,8 @@ def resident_bytes() -> int:
 
 
 def _client(arguments: argparse.Namespace) -> Client:
+    from node.client import Client  # a node that serves asks nobody by it
+
     host, port = arguments.at
     return Client(host, port, arguments.cluster)
 

@@ -1,6 +1,8 @@
 """The core of the node knows no loop, no socket and no clock; and its command line tells mistakes in one line."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,14 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert told.out == ""
     assert told.err.count("\n") == 1
     assert said in told.err
+
+
+def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
+    program = (
+        "import sys; from node.__main__ import _parser; _parser().parse_args(['serve', '--port', '4000']); "
+        "print(sorted(set(sys.argv[1:]) & set(sys.modules)))"
+    )
+    unneeded = ("shutil", "bz2", "lzma", "secrets", "sqlite3", "node.client", "node.durable", "node.virtual", "uvloop")
+    command = [sys.executable, "-P", "-c", program, *unneeded]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
