@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 
 
-def run_first() -> bool:
-    """Put the calling thread into the real-time class, not its children; whether that was allowed.
+def run_first(workers: int) -> bool:
+    """Put the calling thread into the real-time class, not its children; whether that was done.
 
-    It takes root's rights (or RLIMIT_RTPRIO). On a single core nothing is changed: the nodes would starve.
+    It takes root's rights (or RLIMIT_RTPRIO). Where the ``workers`` of this load would leave no core to the nodes, nothing
+    is changed: workers at their limit would starve what they measure.
     """
-    if not hasattr(os, "sched_setscheduler") or len(os.sched_getaffinity(0)) < 2:
+    if not hasattr(os, "sched_setscheduler") or workers >= len(os.sched_getaffinity(0)):
         return False
     lowest = os.sched_param(os.sched_get_priority_min(os.SCHED_RR))
     try:

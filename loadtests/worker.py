@@ -131,7 +131,7 @@ class Worker:
         self._workload.begin(clock)
         gc.freeze()  # what Locust's import made lives for ever: looking through it again and again stalls the load
         gc.set_threshold(YOUNG)  # looking through rows that wait to be written costs a sixth of an operation
-        first = run_first()
+        first = run_first(self._workload.config.workers)
         log.info(
             "this worker runs %s", "before the nodes" if first else "beside the nodes, as it may not run before them"
         )
