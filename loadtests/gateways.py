@@ -5,6 +5,10 @@ fails again, up to 30 s; the first answer ends that. Many operations are in flig
 them fail: that is one failure, so only operations that were sent after the rest had ended count as "again".
 
 If all gateways rest, the one whose rest ends first is asked: an operation that is due is never held back.
+
+Users that keep to one gateway (`sticky`) have it by a seeded draw, so that it says nothing of the site that they are in, which
+goes by their number. In the open model nobody waits for an answer and so nobody is a user: there each arrival is put
+down to one of VISITORS.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from random import Random
 
 FIRST_REST = 1.0  # s
 LONGEST_REST = 30.0
+VISITORS = 1000  # users to whom the arrivals of all workers are put down
 
 
 @dataclass(slots=True)
@@ -67,3 +72,27 @@ class Gateways:
     def _awake(self, now: float) -> tuple[str, ...]:
         awake = tuple(name for name in self.names if now >= self._health[name].until)
         return awake or (min(self.names, key=lambda name: self._health[name].until),)
+
+
+class Homes:
+    """Which gateway, by its index, is a user's own: the same in every worker, and each gateway's as often as another's."""
+
+    def __init__(self, gateways: int, seed: int, *, index: int = 0, workers: int = 1) -> None:
+        self._gateways, self._seed = gateways, seed
+        self._orders: dict[int, list[int]] = {}
+        self._mine = range(index, VISITORS, workers)
+        self._rng = Random(f"visitors/{seed}/{index}")
+
+    def of(self, user: int) -> int:
+        """The gateway of user number ``user``, who may be a visitor. As many users in a row as there are gateways share
+        one shuffle of them."""
+        shuffle, place = divmod(user, self._gateways)
+        order = self._orders.get(shuffle)
+        if order is None:
+            order = self._orders[shuffle] = list(range(self._gateways))
+            Random(f"homes/{self._seed}/{shuffle}").shuffle(order)
+        return order[place]
+
+    def visitor(self) -> int:
+        """Whose the next arrival is: any of this worker's visitors, uniformly."""
+        return self._mine[int(self._rng.random() * len(self._mine))]

@@ -5,7 +5,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtests.gateways import Gateways
+from loadtests.gateways import VISITORS, Gateways, Homes
 
 NAMES = ("node-0", "node-1", "node-2")
 
@@ -105,3 +105,28 @@ def test_there_is_always_somebody_to_ask(history):
             fail(pool, name, now)
         assert pool.pick(now) in NAMES
         assert pool.pick_sticky(2, now) in NAMES
+
+
+@given(st.integers(1, 40), st.integers(0, 2**32), st.integers(0, 50))
+def test_each_gateway_is_the_home_of_as_many_users_as_any_other(gateways, seed, shuffle):
+    users = range(shuffle * gateways, (shuffle + 1) * gateways)
+    assert sorted(map(Homes(gateways, seed).of, users)) == list(range(gateways))
+
+
+def test_a_users_home_is_the_same_in_every_worker_and_follows_from_the_seed():
+    homes = [Homes(10, 7, index=index, workers=3) for index in range(3)]
+    assert len({tuple(map(each.of, range(100))) for each in homes}) == 1
+    assert [homes[0].of(user) for user in range(100)] != [Homes(10, 8).of(user) for user in range(100)]
+
+
+def test_a_users_home_says_nothing_of_the_site_that_goes_by_its_number():
+    homes = Homes(10, 7)
+    pairs = [(user % 10, homes.of(user)) for user in range(5000)]
+    assert all(20 < pairs.count((site, home)) < 80 for site in range(10) for home in range(10))
+
+
+def test_arrivals_are_put_down_to_all_visitors_of_whom_each_worker_has_its_own():
+    seen = [{homes.visitor() for _ in range(10_000)} for homes in (Homes(10, 7, index=i, workers=3) for i in range(3))]
+    assert seen == [set(range(index, VISITORS, 3)) for index in range(3)]
+    ours, again = Homes(10, 7), Homes(10, 7)
+    assert [ours.visitor() for _ in range(100)] == [again.visitor() for _ in range(100)]
