@@ -33,7 +33,7 @@ from loadtests.client import LoadClient, LookedUp, Stored
 from loadtests.config import Site, WorkerConfig
 from loadtests.errors import ClientFailure, NoAnswer
 from loadtests.figures import Window
-from loadtests.gateways import Gateways
+from loadtests.gateways import Gateways, Homes
 from loadtests.keys import FIRST_VERSION, Keys
 from loadtests.recorder import Operation
 
@@ -189,6 +189,7 @@ class Workload:
             site.name: Gateways(names, Random(f"gateways/{config.seed}/{config.worker}/{site.name}"))
             for site in config.sites
         }
+        self._homes = Homes(len(names), config.seed, index=config.index, workers=config.workers)
         self.clients = Clients(config, make_client)
         self._watchdog = Watchdog()
         self.sinks: list[Sink] = [self.window.add]
@@ -272,9 +273,13 @@ class Workload:
 
     def _operate_arrival(self, request: Request, intended: float, site: str) -> None:
         try:
-            self._operate(request, intended, self.config.index, site)
+            self._operate(request, intended, self._visitor(), site)
         finally:
             self._arriving.discard(gevent.getcurrent())
+
+    def _visitor(self) -> int:
+        """Whose operation an arrival is. Only who keeps to a gateway is worth a draw."""
+        return self._homes.visitor() if self.options.gateways == "sticky" else self.config.index
 
     def operate_next(self, intended: float, home: int) -> Operation:
         """The closed model: the next operation of user number ``home``, due at ``intended``, carried out here."""
@@ -325,7 +330,7 @@ class Workload:
 
     def _gateway(self, home: int, site: str) -> str:
         view, now = self._views[site], time.monotonic()
-        return view.pick_sticky(home, now) if self.options.gateways == "sticky" else view.pick(now)
+        return view.pick_sticky(self._homes.of(home), now) if self.options.gateways == "sticky" else view.pick(now)
 
     def _shed(self, request: Request, intended: float) -> None:
         if request.kind == "store":

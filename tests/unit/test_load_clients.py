@@ -45,7 +45,7 @@ class Network:
             pass
 
 
-def made(answer, *, sites=(), worker="w", gateways=3, **options):
+def made(answer, *, sites=(), worker="w", gateways=3, policy="random", **options):
     network = Network(answer)
     load = Workload(
         WorkerConfig(
@@ -54,7 +54,7 @@ def made(answer, *, sites=(), worker="w", gateways=3, **options):
             cluster="c",
             gateways=[Gateway(f"node-{i}", "127.0.0.1", 10 + i) for i in range(gateways)],
             sites=list(sites),
-            load=LoadOptions(**({"users": 4, "stores": 1.0} | options)),
+            load=LoadOptions(**({"users": 4, "stores": 1.0, "gateways": policy} | options)),
             duration_s=None,
             operations="",
         ),
@@ -156,6 +156,33 @@ def test_a_gateway_that_one_site_cannot_reach_rests_for_that_site_only():
     asked = [port for port, *_ in network.asked]
     assert asked.count(110) == 1  # site-0 asks node-0 once, and then leaves it alone
     assert asked.count(210) > 20
+
+
+def sticky(count, **options):
+    """As many sites as gateways, and in each site one of them alone."""
+    sites = [Site(f"site-{i}", 100 * (i + 1), [f"node-{i}"]) for i in range(count)]
+    return made(lambda *_: Stored(9), sites=sites, gateways=count, policy="sticky", **options)
+
+
+def test_a_sticky_user_keeps_its_gateway_and_not_that_of_its_own_site():
+    load, network = sticky(10)
+    for number in [*range(50), *range(50)]:
+        load.operate_next(time.monotonic(), number)
+    asked = [port for port, *_ in network.asked]
+    assert asked[:50] == asked[50:]
+    assert all([row.gateway for row in load.rows[:50]].count(f"node-{i}") == 5 for i in range(10))
+    assert sum(port < 100 for port in asked[:50]) < 15  # those that dial a node directly, where no fault reaches them
+
+
+def test_sticky_arrivals_are_of_many_users_and_reach_every_gateway_from_every_site():
+    load, _ = sticky(4, rate_per_s=10_000.0, users=None, arrivals="constant")
+    load.begin(time.monotonic() - 1)  # all are due at once
+    load.end = load.clock + 0.2
+    load.send_arrivals()
+    load.drain()
+    pairs = [(row.site, row.gateway) for row in load.rows]
+    assert len(pairs) == 2000
+    assert all(60 < pairs.count((f"site-{s}", f"node-{g}")) < 200 for s in range(4) for g in range(4))
 
 
 def operations(worker="w", seed_options=None, count=200):
