@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from harness.errors import HarnessError, KadstormError, UsageError
 
@@ -182,8 +181,8 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     if given["session"] is not None:
         ctx.exit(_load_of_session(ctx, options, given))
     made = load_command.read(file, options, list(given["settings"]), list(given["expect"]))
-    objective = given["find_limit"]
-    limits = {"step": given["step"], "up_to": given["up_to"]}
+    load_command.refuse_impossible(made, load_command.typed(ctx))
+    objective, limits = given["find_limit"], {name: given[name] for name in ("step", "up_to")}
     plan = make_plan(made) if objective is None else load_command.stepped(made, objective, **limits)
     console = _console()
     found = binary.find(given["toxiproxy"], progress=lambda line: console.print(line, style="dim"))
@@ -204,12 +203,11 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
 
 def _load_of_session(ctx: click.Context, options: dict[str, Any], given: dict[str, Any]) -> int:
     """See `load`. Options that choose a cluster, or need one of their own, are refused."""
-    from harness import byhand
+    from harness import byhand, load_command
     from harness.interrupt import Interrupt
 
-    own = {"file": "FILE", "ui": "--ui", "find_limit": "--find-limit", "toxiproxy": "--toxiproxy"}
-    own |= {"nodes": "--nodes", "backend": "--backend"}
-    if refused := [name for key, name in own.items() if ctx.get_parameter_source(key) is ParameterSource.COMMANDLINE]:
+    own = ("FILE", "--ui", "--find-limit", "--toxiproxy", "--nodes", "--backend")
+    if refused := [name for name in own if name in load_command.typed(ctx)]:
         raise UsageError(f"{refused[0]} does not go with --session: it is for a cluster that this command boots itself")
 
     def folder_of(plan: Plan) -> Path:

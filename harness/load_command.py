@@ -7,9 +7,12 @@ limit to be found, the plan's rate goes up step by step; `reports/limit.py` says
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
+
+import click
+from click.core import ParameterSource
 
 from harness import document, expectations, experiment
 from harness.document import Document, Mark
@@ -34,6 +37,13 @@ OPTIONS = {  # option -> where it stands in an experiment
     "processes": "load.processes",
     "seed": "seed",
 }
+BY_HAND = "on the page people start and stop the load themselves"
+EXCLUDED = (  # two options that exclude each other, and why
+    ("--for", "--find-limit", "a search lasts as long as its steps take (--step, --up-to)"),
+    ("--find-limit", "--ui", BY_HAND),
+    ("--for", "--ui", BY_HAND),
+    ("load.containers=true", "--ui", "the page's workers are processes beside it"),
+)
 DEFAULTS = {"name": "load", "cluster": {"nodes": 20}, "duration": "30s", "settle": "1s"}
 
 
@@ -56,6 +66,21 @@ def read(file: Path | None, options: Mapping[str, Any], settings: list[str], exp
         source.data["expect"] = expect
         source.values[("expect",)] = Mark("--expect")
     return experiment.check(source)
+
+
+def typed(context: click.Context) -> set[str]:
+    """What stands in a command line, by its names there: `--for`, `FILE`."""
+    source = context.get_parameter_source
+    given = [each for each in context.command.params if source(str(each.name)) is ParameterSource.COMMANDLINE]
+    return {each.opts[0] if isinstance(each, click.Option) else each.human_readable_name for each in given}
+
+
+def refuse_impossible(made: Experiment, typed: Set[str]) -> None:
+    """See that no two options exclude each other. ``typed``: those of the command line (`--ui`). Raises UsageError."""
+    given = {*typed, *(["load.containers=true"] if made.top.load.containers else [])}
+    for one, other, why in EXCLUDED:
+        if {one, other} <= given:
+            raise UsageError(f"{one} does not go with {other}: {why}")
 
 
 def _override(source: Document, place: str, value: Any, label: str) -> None:

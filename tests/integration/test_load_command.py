@@ -154,6 +154,13 @@ def test_a_search_stops_when_the_objective_is_out_of_reach(tmp_path: Path) -> No
         (("--find-limit", "lookup.p98 <= 1s"), "--find-limit"),
         (("--set", "load.retry={attempts: 0}"), "at least 1"),
         (("nothing.yaml",), "nothing.yaml: cannot be read"),
+        (("--for", "9s", "--find-limit", "lookup.p99 <= 1s"), "--for does not go with --find-limit"),
+        (("--ui", "--find-limit", "lookup.p99 <= 1s"), "--find-limit does not go with --ui"),
+        (("--ui", "--for", "30s"), "--for does not go with --ui"),
+        (
+            ("--ui", "--backend", "docker", "--set", "load.containers=true"),
+            "load.containers=true does not go with --ui",
+        ),
     ],
 )
 def test_wrong_options_are_told_by_name_and_nothing_is_started(arguments: tuple[Any, ...], words: str) -> None:
