@@ -19,7 +19,7 @@ from harness.errors import LoadFailed
 from harness.events import Events
 from harness.links import Topology
 from harness.load import LoadDriver, WorkerExit
-from harness.load_options import expected_operations, worker_options
+from harness.load_options import expected_operations, patience, worker_options
 from harness.members import Members
 from harness.records import LOAD_LOGS_DIR, OPERATIONS_DIR, Plan
 from harness.session import Session
@@ -28,6 +28,7 @@ from harness.spawner import Spawn
 HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
 GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
 PRELOAD_PER_KEY = 0.05  # s
+PRELOAD_ATTEMPTS, PRELOAD_LONGEST = 5, 2.0  # of a first key by its worker, and s of waiting between two of them
 READBACK_PER_KEY = 0.02  # s
 REACHED_WITHIN = 5.0  # s
 
@@ -64,7 +65,7 @@ def load(plan: Plan, session: Session, run_dir: Path, topology: Topology) -> Ite
         driver.start_clock(seen.started)
         yield seen
         left = seen.started + plan.experiment["duration_us"] / 1e6 - time.monotonic()
-        driver.wait_drained(max(0.0, left) + GRACE + settings["timeout_us"] / 1e6)
+        driver.wait_drained(max(0.0, left) + GRACE + patience(settings))
         check_workers(driver)
         driver.quit()
     finally:
@@ -136,7 +137,8 @@ def read_back(driver: LoadDriver, plan: Plan, members: Members, events: Events) 
 
 def preload_limit(load: Mapping[str, Any]) -> float:
     """Seconds that storing a plan's first keys may take."""
-    return GRACE + float(load["timeout_us"]) / 1e6 + PRELOAD_PER_KEY * int(load["keys"])
+    tries = PRELOAD_ATTEMPTS * float(load["timeout_us"]) / 1e6 + (PRELOAD_ATTEMPTS - 1) * PRELOAD_LONGEST
+    return GRACE + tries + PRELOAD_PER_KEY * int(load["keys"])
 
 
 def readback_limit(experiment: Mapping[str, Any]) -> float:

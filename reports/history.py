@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +119,7 @@ class History:
     def horizon(self) -> float:
         """Up to when rows are complete: the clock's end; less if the run was cut short.
 
-        After a SIGKILL the rows of what was in flight are missing, so the last timeout's length cannot be judged.
+        After a SIGKILL the rows of what was in flight are missing, so as long as an operation may take cannot be judged.
         """
         interrupted = self.last("interrupted") or (self.last("error") if self._aborted else None)
         if interrupted is not None:
@@ -131,7 +131,7 @@ class History:
             return self.duration
         seen = [event.t for event in self.events if event.t is not None]
         last = max([*seen, float(self.frame["finished"].max()) if len(self.frame) else 0.0, 0.0])
-        return min(self.duration, max(0.0, last - self.timeout))
+        return min(self.duration, max(0.0, last - patience(self.experiment["load"])))
 
     @property
     def _aborted(self) -> bool:
@@ -139,10 +139,11 @@ class History:
         phases = {event.name for event in self.of_kind("phase")}
         return bool(self.of_kind("error")) and "readback" not in phases
 
-    @property
-    def timeout(self) -> float:
-        """An operation's timeout, s."""
-        return float(self.experiment["load"].get("timeout_us", 0)) / 1e6
+
+def patience(load: Mapping[str, Any]) -> float:
+    """Seconds that one operation of a plan's load may take with all of its attempts."""
+    timeout, retry = float(load.get("timeout_us") or 0), load.get("retry") or {"attempts": 1, "longest_us": 0}
+    return float(retry["attempts"] * timeout + (retry["attempts"] - 1) * retry["longest_us"]) / 1e6
 
 
 def load(run_dir: Path) -> History:

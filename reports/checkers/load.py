@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from reports.checkers import Case, Finding
+from reports.history import patience
 
 COLUMNS = ["intended", "started", "error", "worker"]
 SLACK = 0.01  # share of the planned operations that may be missing,
@@ -64,7 +65,7 @@ def _expected(options: dict[str, Any], seconds: float) -> float:
         return _area([(at / 1e6, rate / 1000) for at, rate in options["points"]], seconds)
     if options.get("rate_per_1000s"):
         return float(options["rate_per_1000s"]) / 1000 * seconds
-    turn = (float(options.get("timeout_us") or 0) + float(options.get("think_us") or 0)) / 1e6
+    turn = patience(options) + float(options.get("think_us") or 0) / 1e6
     return float(options.get("users") or 0) * math.floor(seconds / turn) if turn else 1.0
 
 

@@ -190,6 +190,15 @@ def test_users_who_each_come_to_an_operation_per_timeout_pass() -> None:
     assert LoadDelivered().check(case(due(40), rate=None)).verdict == "pass"
 
 
+def test_users_whose_operations_take_all_their_attempts_pass() -> None:
+    crowd = case(due(160), rate=None)
+    crowd.history.experiment["load"]["users"] = 50
+    assert LoadDelivered().check(crowd).verdict == "unknown"
+    retry = {"attempts": 2, "wait": "fixed", "first_us": 500_000, "longest_us": 500_000}
+    crowd.history.experiment["load"]["retry"] = retry
+    assert LoadDelivered().check(crowd).verdict == "pass"  # 50 users, four turns of 2.5 s
+
+
 def test_shed_operations_were_not_delivered() -> None:
     rows = [*due(980), *due(20, outcome="error", error="shed")]
     assert "20 of 1,000 operations were shed" in LoadDelivered().check(case(rows, rate=100)).evidence

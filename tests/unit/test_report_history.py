@@ -92,6 +92,15 @@ def test_a_killed_run_is_judged_up_to_a_timeout_before_its_last_sign(folder: Pat
     assert load(folder).horizon == pytest.approx(9.8 + 0.1 - 1.0)
 
 
+def test_a_killed_run_whose_operations_are_retried_is_judged_up_to_all_their_attempts_before(folder: Path) -> None:
+    plan = msgspec.json.decode((folder / "plan.json").read_bytes())
+    plan["experiment"]["load"]["retry"] = {"attempts": 3, "wait": "fixed", "first_us": 500_000, "longest_us": 500_000}
+    (folder / "plan.json").write_bytes(msgspec.json.encode(plan))
+    journal = folder / "events.jsonl"
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:2]))
+    assert load(folder).horizon == pytest.approx(9.8 + 0.1 - 3 * 1.0 - 2 * 0.5)
+
+
 def test_a_torn_last_line_is_noted_and_left_out(folder: Path) -> None:
     with (folder / "events.jsonl").open("ab") as journal:
         journal.write(b'{"t":11.0,"wall":"","ev')
