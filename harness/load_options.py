@@ -22,6 +22,7 @@ DEFAULT_RATE = 50_000  # thousandths per second, if neither `rate` nor `users` i
 DEFAULT_SKEW = 990_000  # millionths: Zipf's exponent as YCSB has it
 MOST_SKEW = 5.0
 MOST_TRACED = 200_000  # arrivals: the plan holds them all
+SMALLEST_VALUE = 8  # bytes: fewer are right by chance now and then, and none at all always
 LARGEST_VALUE = 1 << 20  # bytes; nodes take no larger frames
 MODELS = ("poisson", "constant")
 POPULARITIES = ("uniform", "zipf", "latest")
@@ -172,6 +173,8 @@ def _histogram(written: Any) -> tuple[tuple[int, int], ...]:
 
 def _size(value: Any) -> int:
     size = parse_size(value)
+    if size < SMALLEST_VALUE:
+        raise ValueError(f"a value has at least {SMALLEST_VALUE} bytes, so that none is right by chance; not {value}")
     if size > LARGEST_VALUE:
         raise ValueError(f"a value has at most {LARGEST_VALUE >> 20} MiB, not {value}")
     return size

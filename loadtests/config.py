@@ -21,8 +21,11 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
+SMALLEST_VALUE = 8  # bytes: an answer that is wrong must not be right by chance
 DEFAULT_IN_FLIGHT = 2000
 DEFAULT_CLIENT = "loadtests.client:KademliaClient"
+
+Bytes = Annotated[int, Meta(ge=SMALLEST_VALUE)]
 
 
 class Gateway(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -48,8 +51,8 @@ class Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Sizes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of values in bytes: every one from the first to the last alike, or by their shares."""
 
-    uniform: tuple[Count, Count] | None = None
-    histogram: list[tuple[Count, Positive]] | None = None
+    uniform: tuple[Bytes, Bytes] | None = None
+    histogram: list[tuple[Bytes, Positive]] | None = None
 
     def __post_init__(self) -> None:
         if (self.uniform is None) == (not self.histogram):
@@ -87,7 +90,7 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     keys: Count = 300
     popularity: Literal["uniform", "zipf", "latest"] = "uniform"
     skew: Positive = 0.99  # Zipf's exponent
-    value_size: Count | Sizes = 256  # bytes
+    value_size: Bytes | Sizes = 256
     write_acks: AtLeastOne = 1  # holders from which on a store is ok
     gateways: Literal["random", "sticky"] = "random"
     timeout_s: Positive = 5.0  # of one attempt

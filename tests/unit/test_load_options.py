@@ -58,6 +58,14 @@ def test_patience_covers_all_attempts_and_waits(tmp_path: Path) -> None:
     assert patience(resolved) >= told_to_workers(tmp_path, load).patience_s == 9
 
 
+def test_the_smallest_value_that_is_taken_reaches_the_workers_and_they_take_no_smaller_one(tmp_path: Path) -> None:
+    assert told_to_workers(tmp_path, "{value_size: 8B}").value_size == 8
+    plan = load_experiment(written(tmp_path, "{}")).resolved()["load"]
+    for size in (7, {"uniform": [7, 64]}, {"histogram": [[7, 1_000_000]]}):
+        with pytest.raises(msgspec.ValidationError, match=">= 8"):
+            msgspec.convert(worker_options({**plan, "value_size": size}), LoadOptions, strict=False)
+
+
 def test_sites_are_named_in_the_plan(tmp_path: Path) -> None:
     def sites(load: str) -> list[str]:
         found: list[str] = load_experiment(written(tmp_path, load)).resolved()["load"]["sites"]
@@ -97,6 +105,10 @@ def test_a_trace_stands_in_the_plan_so_that_it_replays_without_its_file(tmp_path
         ("{popularity: zipff}", "did you mean `zipf`?"),
         ("{value_size: {uniform: [4KiB, 64B]}}", "from the smaller to the larger"),
         ("{value_size: {histogram: {64B: 50%}}}", "make up 100%"),
+        ("{value_size: 0B}", "`value_size`: a value has at least 8 bytes"),
+        ("{value_size: 7B}", "at least 8 bytes, so that none is right by chance; not 7B"),
+        ("{value_size: {uniform: [1B, 64B]}}", "at least 8 bytes"),
+        ("{value_size: {histogram: {64B: 90%, 4B: 10%}}}", "at least 8 bytes"),
         ("{value_size: 2MiB}", "at most 1 MiB"),
         ("{retry: {attempts: 0}}", "at least 1"),
         ("{retry: {attempts: 3, wait: fibonacci}}", "no 'fibonacci'"),
