@@ -238,6 +238,8 @@ def mistakes(load: LoadSection, written: Set[str], *, duration: int | None, site
         late = [f"`{key}`" for key, value in load.shape.options.items() if key == "at" and value * 1e6 >= duration]
         if late:
             yield "shape", f"`shape`: {late[0]} is after the end of the experiment at {time_text(duration)}"
+    if load.shape is not None and duration is not None and load.users is None:
+        yield from _shape_mistakes(load.shape, load.rate or DEFAULT_RATE, duration)
     retry = load.retry
     if retry is not None and retry.wait == "fixed" and "longest" in retry.model_fields_set:
         yield "retry", "`retry`: `longest` belongs to `wait: exponential`; a fixed wait is always `first`"
@@ -261,6 +263,13 @@ def _model_mistakes(load: LoadSection, written: Set[str]) -> Iterator[Told]:
         yield "rate", "`rate` and `arrivals: {trace: …}` exclude each other: the trace says when operations come"
     if traced and "shape" in written:
         yield "shape", "`shape` and `arrivals: {trace: …}` exclude each other: the trace says when operations come"
+
+
+def _shape_mistakes(shape: Shape, rate: int, duration: int) -> Iterator[Told]:
+    try:
+        _points(shape, rate, duration)
+    except ValueError as error:
+        yield "shape", f"`shape`: {error}"
 
 
 def _site_mistakes(wanted: Sites, total: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ from typing import ClassVar, Literal, Protocol
 Point = tuple[float, float]
 Unit = Literal["rate", "time"]
 
+MOST_POINTS = 100_000  # the plan holds them all
 WAVE_PIECES = 96  # straight pieces a day: a quarter of an hour of a real one; off the cosine by 0.03% of its height
 
 
@@ -30,8 +31,16 @@ class Curve(Protocol):
     options: ClassVar[dict[str, tuple[Unit, str]]]  # name -> unit, what it says; all are required
 
     def points(self, base: float, duration: float, options: Mapping[str, float]) -> list[Point]:
-        """The curve from 0 to ``duration`` (s); rates per second, times in s."""
+        """The curve from 0 to ``duration`` (s); rates per second, times in s. Raises ValueError if there are too many."""
         ...
+
+
+def _affordable(count: float, option: str, duration: float) -> None:
+    """See that about so many points are not too many, before any is made. Raises ValueError."""
+    if count > MOST_POINTS:
+        raise ValueError(
+            f"{option} makes {count:,.0f} points of {duration:g} s; a longer one is expected, for at most {MOST_POINTS:,}"
+        )
 
 
 class Ramp:
@@ -58,6 +67,7 @@ class Step:
         """See `Curve.points`."""
         by, every = options["by"], options["every"]
         points: list[Point] = []
+        _affordable(2 * duration / every, "`step`: `every`", duration)
         for number in range(math.ceil(duration / every)):
             value = base + number * by
             points += [(number * every, value), ((number + 1) * every, value)]
@@ -93,6 +103,7 @@ class Wave:
     def points(self, base: float, duration: float, options: Mapping[str, float]) -> list[Point]:
         """See `Curve.points`."""
         lowest, day = options["lowest"], options["day"]
+        _affordable(duration / day * WAVE_PIECES, "`wave`: `day`", duration)
         pieces = math.ceil(duration / day * WAVE_PIECES)
         half = (base - lowest) / 2
         return [

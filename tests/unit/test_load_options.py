@@ -109,6 +109,8 @@ def test_a_trace_stands_in_the_plan_so_that_it_replays_without_its_file(tmp_path
         ("{value_size: 7B}", "at least 8 bytes, so that none is right by chance; not 7B"),
         ("{value_size: {uniform: [1B, 64B]}}", "at least 8 bytes"),
         ("{value_size: {histogram: {64B: 90%, 4B: 10%}}}", "at least 8 bytes"),
+        ("{shape: {step: {by: 1/s, every: 1us}}}", "`step`: `every` makes 40,000,000 points of 20 s"),
+        ("{shape: {wave: {lowest: 1/s, day: 1us}}}", "`wave`: `day` makes 1,920,000,000 points of 20 s"),
         ("{value_size: 2MiB}", "at most 1 MiB"),
         ("{retry: {attempts: 0}}", "at least 1"),
         ("{retry: {attempts: 3, wait: fibonacci}}", "no 'fibonacci'"),
