@@ -186,16 +186,16 @@ def load(
     there = chosen(session)
     told = next(iter(send(there / SOCKET, {"do": "status"})))
     home = Path(told["run_dir"])
-    given = {"seed": told["free_seed"], "for": "30s"} | {
-        key: value for key, value in options.items() if value is not None
-    }
+    typed = {key: value for key, value in options.items() if value is not None}
+    offered = None if "seed" in typed else next(iter(send(there / SOCKET, {"do": "seed"})))["seed"]
+    given = {"seed": offered, "for": "30s"} | typed
     made = load_command.read(home / EXPERIMENT_FILE, given, ["name=load", "settle=0s", *settings], expect)
     plan, of_session = make_plan(made), load_plan(home / PLAN_FILE)
     plan.nodes, plan.experiment["cluster"] = of_session.nodes, of_session.experiment["cluster"]
     folder = folder_of(plan)
     write_inputs(folder, made.text, plan)
     say(f"load on {there.name}: seed {plan.seed}, {len(told['gateways'])} gateways, into {folder}")
-    request = {"do": "load", "run_dir": str(folder.resolve()), "seed": plan.seed}
+    request = {"do": "load", "run_dir": str(folder.resolve()), "seed": plan.seed, "offered": plan.seed == offered}
     try:
         with Conversation(there / SOCKET, request) as conversation:
             _follow(conversation, interrupt, say)

@@ -24,6 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,7 @@ class Standing:
         self._last_seen: dict[int, Event] = {}
         self._visits: set[threading.Thread] = set()
         self._seeds: set[int] = set()  # of the loads so far: their keys are there
+        self._offered: set[int] = set()  # to loads that are about to be asked for
         self._naming = threading.Lock()
         self._entries: dict[str, list[ActionRun]] = {}
         self.player = Player(self.cluster, events, [], faults.get, plan.seed, check=self._check)
@@ -142,6 +144,7 @@ class Standing:
             "status": self._status,
             "inject": self._inject,
             "heal": self._heal,
+            "seed": self._offer_seed,
             "load": lambda request, tell: self._load(request, tell, gone),
             "down": self._down,
         }
@@ -163,7 +166,6 @@ class Standing:
                 "cluster": self.session.cluster_id,
                 "seed": self.plan.seed,
                 "loads": len(self._visits),
-                "free_seed": self.plan.seed + 1 + len(self._seeds),
                 "ends_in_s": round(max(0.0, self._ttl - (time.monotonic() - self.zero)), 1),
                 "members": {name: members.process_state(name) for name in joined},
                 "spare": len(members.names()) - len(joined),
@@ -272,13 +274,25 @@ class Standing:
             return 3
         return 0 if effective is not False else 1 if event.event == "heal-observed" else 4
 
+    def _offer_seed(self, request: dict[str, Any], tell: Tell) -> int:
+        """Tell a seed that no load of this session has, nor will have but the one that is asked for with it."""
+        with self._naming:
+            seed = next(seed for seed in count(self.plan.seed + 1) if seed not in self._seeds | self._offered)
+            self._offered.add(seed)
+        tell({"seed": seed})
+        return 0
+
+    def _take_seed(self, seed: int, *, offered: bool) -> None:
+        with self._naming:
+            if not (offered and seed in self._offered) and seed in self._seeds | self._offered:
+                raise UsageError(f"--seed {seed}: a load with this seed has stored its keys in this session already")
+            self._offered.discard(seed)
+            self._seeds.add(seed)
+
     def _load(self, request: dict[str, Any], tell: Tell, gone: Callable[[], bool]) -> int:
         """Run the load of the plan in the folder that the asking command made."""
-        run_dir, seed = Path(str(request["run_dir"])), int(request["seed"])
-        with self._naming:
-            if seed in self._seeds:
-                raise UsageError(f"--seed {seed}: a load with this seed has stored its keys in this session already")
-            self._seeds.add(seed)
+        run_dir = Path(str(request["run_dir"]))
+        self._take_seed(int(request["seed"]), offered=bool(request.get("offered")))
 
         def check() -> None:
             if gone():
