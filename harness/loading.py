@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
-from harness.errors import LoadFailed
+from harness.errors import HarnessError, LoadFailed
 from harness.events import Events
 from harness.links import Topology
 from harness.load import LoadDriver, WorkerExit
@@ -127,7 +127,8 @@ def preload(driver: LoadDriver, plan: Plan, events: Events) -> str:
 
 
 def read_back(driver: LoadDriver, plan: Plan, members: Members, events: Events) -> None:
-    """Look every acknowledged key up through the members that answer, and end the workers. Raises LoadFailed."""
+    """Look every acknowledged key up through the members that answer, and end the workers. Raises HarnessError."""
+    check_cluster(members)
     down = members.unresponsive()
     alive = [name for name in members.initial() if name not in down]
     found = driver.readback(alive, readback_limit(plan.experiment))
@@ -152,6 +153,15 @@ def check_workers(load: LoadDriver) -> None:
     """A worker that ended unasked ends the run: what it did not do would be missing in silence. Raises LoadFailed."""
     if load.exits:
         raise LoadFailed("\n".join(str(exit_) for exit_ in load.exits))
+
+
+def check_cluster(members: Members) -> None:
+    """A cluster that is gone as a whole ends the run: there is nothing left to judge. Raises HarnessError."""
+    if members.vanished():
+        raise HarnessError(
+            f"the cluster vanished: all {len(members.lost())} nodes ended, and nobody had asked for that; the ends of "
+            "their logs are in the journal (member-exit). Whatever ended them, a lack of memory, say, has to be mended first"
+        )
 
 
 def worker_spawn(plan: Plan, session: Session, run_dir: Path) -> Spawn:

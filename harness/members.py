@@ -112,6 +112,11 @@ class Members:
         """Members that ended though nobody wanted that."""
         return [name for name, member in self._members.items() if member.lost]
 
+    def vanished(self) -> bool:
+        """Whether all that were ever in the network ended though nobody wanted that."""
+        joined = [name for name in self._members if self.joined(name)]
+        return bool(joined) and all(self._members[name].lost for name in joined)
+
     def unresponsive(self) -> set[str]:
         """Members that cannot answer now: frozen, dead, lost, or about to be."""
         return {

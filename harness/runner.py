@@ -27,7 +27,7 @@ from harness.journal import Journal
 from harness.links import Topology
 from harness.load import LoadDriver, LoadStats
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
+from harness.loading import GRACE, HEAD_START, check_cluster, check_workers, driver_of, preload, read_back
 from harness.player import Player
 from harness.records import (
     EVENTS_FILE,
@@ -195,9 +195,8 @@ class Runner:
 
     def _play(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Player:
         duration = self.plan.experiment["duration_us"] / 1e6
-        player = Player(
-            cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=self._health(load, stack)
-        )
+        check = self._health(cluster, load, stack)
+        player = Player(cluster, self.events, self.plan.actions, self.fault_of, self.plan.seed, check=check)
         self._on_teardown(stack, "the player's threads", player.close)
         self._on_teardown(stack, "faults in force", player.heal_all)
         zero = time.monotonic() + HEAD_START
@@ -216,8 +215,9 @@ class Runner:
         check_workers(load)
         return player
 
-    def _health(self, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
-        """What ends a run before its time: a signal, a dead load worker, with --fail-fast a failed expectation."""
+    def _health(self, cluster: Cluster, load: LoadDriver, stack: ExitStack) -> Callable[[], None]:
+        """What ends a run before its time: a signal, a dead load worker, a vanished cluster, with --fail-fast a failed
+        expectation."""
         watchers = [FailFast(self.failing)] if self.failing is not None else []
         if self.enough is not None:
             watchers.append(FailFast(self.enough, Enough, ""))
@@ -228,6 +228,7 @@ class Runner:
         def check() -> None:
             self.interrupt.check()
             check_workers(load)
+            check_cluster(cluster.members)
             for watcher in watchers:
                 watcher.check()
 

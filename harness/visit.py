@@ -25,7 +25,7 @@ from harness.interrupt import Interrupted
 from harness.journal import Journal
 from harness.load import LoadDriver
 from harness.load_options import patience
-from harness.loading import GRACE, HEAD_START, check_workers, driver_of, preload, read_back
+from harness.loading import GRACE, HEAD_START, check_cluster, check_workers, driver_of, preload, read_back
 from harness.plan import load_plan, save_plan
 from harness.player import ActionRun, Player
 from harness.records import EVENTS_FILE, NODES_STREAM, PLAN_FILE, Action, Event, Plan
@@ -136,6 +136,7 @@ class Visit:
             while time.monotonic() < self._zero + seconds:
                 self._checked()
                 check_workers(load)
+                check_cluster(self._host.booted.cluster.members)
                 self._tell_progress(load, seconds)
                 time.sleep(0.1)  # the clock itself is what is waited for
             done = load.wait_drained(GRACE + patience(experiment["load"]))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness import loading
+from harness.errors import HarnessError
 from loadtests import phases
 
 SETTINGS = {"timeout_us": 3_000_000, "keys": 10}
@@ -47,4 +48,13 @@ def test_a_tests_load_waits_for_all_attempts_of_an_operation(monkeypatch: pytest
 def test_the_first_keys_have_the_time_of_all_their_tries() -> None:
     waits = [min(phases.PRELOAD_WAIT[0] * 2**n, phases.PRELOAD_WAIT[1]) for n in range(phases.PRELOAD_ATTEMPTS - 1)]
     assert loading.preload_limit(SETTINGS) >= loading.GRACE + phases.PRELOAD_ATTEMPTS * 3.0 + sum(waits)
-    assert (loading.PRELOAD_ATTEMPTS, loading.PRELOAD_LONGEST) == (phases.PRELOAD_ATTEMPTS, phases.PRELOAD_WAIT[1])
+    assert (phases.PRELOAD_ATTEMPTS, phases.PRELOAD_WAIT[1]) == (loading.PRELOAD_ATTEMPTS, loading.PRELOAD_LONGEST)
+
+
+def test_a_cluster_that_vanished_is_a_failure_of_the_harness_and_one_that_lost_a_member_is_not() -> None:
+    members: Any = SimpleNamespace(vanished=lambda: True, lost=lambda: ["a", "b", "c"])
+    with pytest.raises(HarnessError, match="the cluster vanished: all 3 nodes ended") as caught:
+        loading.check_cluster(members)
+    assert caught.value.exit_code == 3
+    members.vanished = lambda: False
+    loading.check_cluster(members)

@@ -104,6 +104,18 @@ def test_a_member_is_asked_to_leave_only_if_every_claim_wants_it_that_way() -> N
         members.close()
 
 
+def test_a_cluster_has_vanished_when_all_its_members_ended_unasked_and_not_by_what_was_asked() -> None:
+    members, backend, _ = cluster_of("a", "b", "c")
+    members["c"].joins, members["c"].state = True, "dead"  # one that has not joined yet
+    members.claim("kill", [MemberClaim("a", "dead"), MemberClaim("b", "dead")])
+    assert not members.vanished()
+    members.release("kill")
+    for name, gone in (("a", False), ("b", True)):
+        backend.listener(Exit(name, asked=False, how="signal 9"))
+        assert members.vanished() is gone
+    members.close()
+
+
 def test_a_lost_member_is_told_once_and_stays_down() -> None:
     members, backend, lost = cluster_of("a", "b")
     backend.states["a"] = "dead"
