@@ -7,16 +7,14 @@ one client per gateway and has many operations in flight on it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from loadtests.errors import BadAnswer, ConnectionLost, NoAnswer, Refused
 from node.client import Client
 from node.errors import ClientDisconnected, ClientError, ClientRefused, ClientTimeout
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """A gateway's answer to a store. ``hops`` and ``rpcs`` as the gateway counts them, -1 where unknown."""
 
     acks: int  # holders that acknowledged; the gateway counts once if it holds the record
@@ -25,8 +23,7 @@ class Stored:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp:
+class LookedUp(NamedTuple):
     """A gateway's answer to a lookup. A non-empty ``error`` says that the search itself failed."""
 
     found: bool

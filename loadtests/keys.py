@@ -107,6 +107,7 @@ class Keys:
         self._numbers: array[int] = array("q")
         self._versions: array[int] = array("q")  # the newest version that was ever sent, by the same index
         self.acknowledged = _Acknowledged(seed, worker, self._numbers)
+        self.some = False  # whether there are any: asked before each operation
         self._popularity = popularity(options, Random(f"keys/{seed}/{worker}"))
         self.unknown = 0  # stores whose fate is unknown
 
@@ -145,6 +146,7 @@ class Keys:
         elif number is not None:
             self._numbers.append(number)
             self._versions.append(FIRST_VERSION)
+            self.some = True
 
 
 def popularity(options: LoadOptions, rng: Random) -> Popularity:

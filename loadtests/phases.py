@@ -63,7 +63,7 @@ def _store_until_ok(workload: Workload, key: bytes) -> Operation:
     def attempt() -> Operation:
         now = time.monotonic()
         request = Request("store", key, FIRST_VERSION)
-        return workload.ask(request, now, lambda: workload.gateways.pick(now), "preload")
+        return workload.ask(request, now, workload.gateways.pick, "preload")
 
     first, longest = PRELOAD_WAIT
     retrying = Retrying(

@@ -151,7 +151,11 @@ def _array(values: Sequence[Any], alias: str, zero: float) -> pa.Array[Any]:
 
 
 def _joined(values: Sequence[str]) -> tuple[list[int], bytes]:
-    """The lengths of all texts in bytes, and their bytes; encoded at once where a character is a byte."""
+    """The lengths of all texts in bytes, and their bytes; encoded at once where a character is a byte, or all are the same."""
+    first, count = values[0], len(values)
+    if values.count(first) == count:
+        text = first.encode()
+        return [len(text)] * count, text * count
     joined = "".join(values)
     if joined.isascii():
         return list(map(len, values)), joined.encode()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -76,6 +75,10 @@ class _Result:
     version: int = UNKNOWN
 
 
+CUT_OFF = _Result("error", "cut_off")  # until an answer comes
+Choose = Callable[[float], str]  # which gateway, at a moment of CLOCK_MONOTONIC
+
+
 @dataclass(slots=True)
 class _Trail:
     """Where an operation has been: its site, how often it was sent, and the last gateway."""
@@ -89,30 +92,25 @@ class _Stuck(BaseException):
     """A client did not keep its deadline. No Exception, so that no client can swallow it."""
 
 
-@dataclass(slots=True)
-class _Watch:
-    """A greenlet that is with a client. ``deadline``: CLOCK_MONOTONIC."""
-
-    greenlet: Any
-    deadline: float
-    over: bool = False
-
-
 class Watchdog:
-    """Cuts off clients that do not keep their deadlines. One greenlet looks at all of them several times a second: a timer
-    for each operation costs more than drawing its key. All watches are equally long, so the oldest ends first."""
+    """Cuts off greenlets whose clients do not keep their deadlines. One greenlet looks at all of them several times a second:
+    a timer for each operation costs more than drawing its key."""
 
     def __init__(self) -> None:
-        self._watches: deque[_Watch] = deque()
+        self._deadlines: dict[Any, float] = {}  # of greenlets that are with a client; CLOCK_MONOTONIC
         self._greenlet: gevent.Greenlet | None = None
 
-    def watch(self, seconds: float) -> _Watch:
-        """Watch the current greenlet until `over` is set; `_Stuck` is raised in it after ``seconds``."""
-        watch = _Watch(gevent.getcurrent(), time.monotonic() + seconds)
-        self._watches.append(watch)
+    def watch(self, deadline: float) -> Any:
+        """Watch the current greenlet, which is returned; `_Stuck` is raised in it once ``deadline`` is over."""
+        current = gevent.getcurrent()
+        self._deadlines[current] = deadline
         if self._greenlet is None:
             self._greenlet = gevent.spawn(self._look)
-        return watch
+        return current
+
+    def let_go(self, greenlet: Any) -> None:
+        """Watch it no longer."""
+        self._deadlines.pop(greenlet, None)
 
     def close(self) -> None:
         """Watch nobody any more."""
@@ -125,16 +123,13 @@ class Watchdog:
         while True:
             gevent.sleep(WATCH_EVERY)
             now = time.monotonic()
-            while self._watches and (self._watches[0].over or self._watches[0].deadline <= now):
-                watch = self._watches.popleft()
-                if not watch.over:
-                    hub.loop.run_callback(_cut_off, watch)
+            for greenlet in [greenlet for greenlet, deadline in self._deadlines.items() if deadline <= now]:
+                hub.loop.run_callback(self._cut_off, greenlet)
 
-
-def _cut_off(watch: _Watch) -> None:
-    """In the hub, where nothing can come between the question and the exception."""
-    if not watch.over:
-        watch.greenlet.throw(_Stuck)
+    def _cut_off(self, greenlet: Any) -> None:
+        """In the hub, where nothing can come between the question and the exception."""
+        if self._deadlines.get(greenlet, math.inf) <= time.monotonic():  # else it was let go, or is with another client
+            greenlet.throw(_Stuck)
 
 
 class Clients:
@@ -314,7 +309,7 @@ class Workload:
         """What is asked next. While nothing is acknowledged there is nothing to look up, so it is a store."""
         options, draw, keys = self.options, self._mix.random, self.keys
         stores = draw() < options.stores
-        if not len(keys.acknowledged) or (stores and not (options.rewrites and draw() < options.rewrites)):
+        if not keys.some or (stores and not (options.rewrites and draw() < options.rewrites)):
             return Request("store", keys.fresh(), FIRST_VERSION)
         if stores:
             return Request("store", *keys.rewritten())
@@ -323,32 +318,29 @@ class Workload:
         return Request("lookup", keys.pick(), 0)
 
     def _operate(self, request: Request, intended: float, home: int, site: str) -> Operation:
-        operation = self.ask(request, intended, lambda: self._gateway(home, site), "load", site)
+        operation = self.ask(request, intended, lambda now: self._gateway(home, site, now), "load", site)
         if request.kind == "store":
             self.keys.settle(request.key, acknowledged=operation.outcome == "ok")
         return operation
 
-    def _gateway(self, home: int, site: str) -> str:
-        view, now = self._views[site], time.monotonic()
+    def _gateway(self, home: int, site: str, now: float) -> str:
+        view = self._views[site]
         return view.pick_sticky(self._homes.of(home), now) if self.options.gateways == "sticky" else view.pick(now)
 
     def _shed(self, request: Request, intended: float) -> None:
         if request.kind == "store":
             self.keys.settle(request.key, acknowledged=False)
         now = time.monotonic()
-        self.tell(self._row(request, intended, intended, now, _Result("error", "shed"), "load"))
+        self.tell(self._row(request, intended, intended, now, _Result("error", "shed"), "load", _Trail("")))
 
     # --- one operation, in any phase ---------------------------------------------------------------
 
-    def ask(
-        self, request: Request, intended: float, choose: Callable[[], str], phase: Phase, site: str = ""
-    ) -> Operation:
+    def ask(self, request: Request, intended: float, choose: Choose, phase: Phase, site: str = "") -> Operation:
         """Carry one operation out through the gateways that ``choose`` names, one an attempt, and pass its row on, also
         when this greenlet is killed."""
         started = time.monotonic()
         self.in_flight += 1
-        trail = _Trail(site)
-        result = _Result("error", "cut_off")
+        trail, result = _Trail(site), CUT_OFF
         try:
             if self._retrying is None or phase != "load":
                 result = self._attempt(request, choose, trail)
@@ -359,35 +351,37 @@ class Workload:
             if not self.in_flight:
                 self._idle.set()
             operation = self._row(request, intended, started, time.monotonic(), result, phase, trail)
-            self.tell(operation)
+            for sink in self.sinks:
+                sink(operation)
         return operation
 
-    def _attempt(self, request: Request, choose: Callable[[], str], trail: _Trail) -> _Result:
+    def _attempt(self, request: Request, choose: Choose, trail: _Trail) -> _Result:
+        now = time.monotonic()
         trail.attempts += 1
-        trail.gateway = choose()
-        return self._result(request, trail.gateway, trail.site)
+        trail.gateway = choose(now)
+        return self._result(request, trail.gateway, trail.site, now)
 
     def attempt_lookup(self, key: bytes, gateway: str, phase: Phase) -> Operation:
         """Look ``key`` up through ``gateway``; the caller decides which row comes of it."""
         started = time.monotonic()
         request = Request("lookup", key, 0)
-        result = self._result(request, gateway, "")
+        result = self._result(request, gateway, "", started)
         return self._row(request, started, started, time.monotonic(), result, phase, _Trail("", 1, gateway))
 
     def unasked(self, key: bytes, why: str, phase: Phase) -> Operation:
         """The row of a lookup for which there was nobody to ask."""
         now = time.monotonic()
-        return self._row(Request("lookup", key, 0), now, now, now, _Result("error", why), phase)
+        return self._row(Request("lookup", key, 0), now, now, now, _Result("error", why), phase, _Trail(""))
 
     def tell(self, operation: Operation) -> None:
         """Pass a row on to all sinks."""
         for sink in self.sinks:
             sink(operation)
 
-    def _result(self, request: Request, gateway: str, site: str) -> _Result:
-        view, sent = self._views[site], time.monotonic()
+    def _result(self, request: Request, gateway: str, site: str, sent: float) -> _Result:
+        view = self._views[site]
         try:
-            answer = self._answer(request, gateway, site)
+            answer = self._answer(request, gateway, site, sent)
         except ClientFailure as failure:
             if failure.gateway_failed:
                 view.failed(gateway, sent=sent, now=time.monotonic())
@@ -400,10 +394,10 @@ class Workload:
             return self._judge_store(answer, request.version)
         return self._judge_lookup(request, answer)
 
-    def _answer(self, request: Request, gateway: str, site: str) -> Stored | LookedUp:
+    def _answer(self, request: Request, gateway: str, site: str, sent: float) -> Stored | LookedUp:
         timeout = self.options.timeout_s
         client = self.clients.of(gateway, site)
-        watch = self._watchdog.watch(timeout + DEADLINE_SLACK)
+        watched = self._watchdog.watch(sent + timeout + DEADLINE_SLACK)
         try:
             if request.kind == "store":
                 value = self.keys.value(request.key, request.version)
@@ -413,7 +407,7 @@ class Workload:
             self.clients.replace(gateway, site, client)
             raise NoAnswer("no_answer") from None
         finally:
-            watch.over = True
+            self._watchdog.let_go(watched)
 
     def _judge_store(self, answer: Stored, version: int) -> _Result:
         enough = answer.acks >= self.options.write_acks
@@ -442,9 +436,8 @@ class Workload:
         finished: float,
         result: _Result,
         phase: Phase,
-        trail: _Trail | None = None,
+        trail: _Trail,
     ) -> Operation:
-        trail = trail or _Trail("", 0)
         return Operation(
             request.kind, request.key.hex(), intended, started, finished, result.outcome, result.error, trail.gateway,
             result.hops, result.rpcs, result.acks, phase, self.config.worker, result.version, trail.attempts, trail.site,

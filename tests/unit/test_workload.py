@@ -70,7 +70,7 @@ def right(key, version=1):
 def lookup_outcome(said):
     load = workload()
     Scripted.answers = {"all": said}
-    row = load.ask(Request("lookup", b"k" * 20, 0), time.monotonic(), lambda: "node-0", "load")
+    row = load.ask(Request("lookup", b"k" * 20, 0), time.monotonic(), lambda _: "node-0", "load")
     return row.outcome, row.error
 
 
@@ -119,7 +119,7 @@ def test_a_store_is_ok_from_write_acks_holders_on(acks, outcome, error):
 def test_a_gateway_rests_after_what_is_its_own_failure(said, rests):
     load = workload(gateways=2)
     Scripted.answers = {"all": said}
-    load.ask(Request("store", b"k" * 20, 1), time.monotonic(), lambda: "node-0", "load")
+    load.ask(Request("store", b"k" * 20, 1), time.monotonic(), lambda _: "node-0", "load")
     asked = {load.gateways.pick(time.monotonic()) for _ in range(100)}
     assert asked == ({"node-1"} if rests else {"node-0", "node-1"})
 
@@ -135,7 +135,7 @@ def test_a_client_that_ignores_its_deadline_is_cut_off_and_replaced():
     load = workload(timeout_s=0.05)
     Scripted.answers = {"all": lambda key: gevent.sleep(60)}
     began = time.monotonic()
-    row = load.ask(Request("store", b"k" * 20, 1), began, lambda: "node-0", "load")
+    row = load.ask(Request("store", b"k" * 20, 1), began, lambda _: "node-0", "load")
     assert row.outcome == "timeout"
     assert row.finished - row.started < 2
     gevent.sleep(0)
