@@ -42,7 +42,7 @@ def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path
     from harness import document, experiment, registry
 
     seconds = _time(ttl, "--ttl") / 1e6
-    source = document.parse(json.dumps({"name": NAME, "duration": "1000h"}), "kadstorm up")
+    source = document.parse(json.dumps({"name": NAME, "duration": ttl}), "kadstorm up")
     for assignment in overrides:
         source.override(assignment)
     checked = experiment.check(source)

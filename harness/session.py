@@ -45,9 +45,9 @@ class SessionRecord(msgspec.Struct):
 
 
 def state_dir() -> Path:
-    """Where sessions of this user are noted; ``KADSTORM_STATE`` overrides it (tests do)."""
+    """Where sessions of this user are noted, resolved; ``KADSTORM_STATE`` overrides it (tests do)."""
     named = os.environ.get("KADSTORM_STATE")
-    return Path(named) if named else platformdirs.user_state_path("kadstorm")
+    return (Path(named) if named else platformdirs.user_state_path("kadstorm")).resolve()
 
 
 class Lock:
@@ -84,6 +84,17 @@ class Lock:
             self._file.close()
             self._file = None
 
+    def is_held(self) -> bool:
+        """Whether somebody has it. Makes nothing; a lock that may not even be looked at is taken for held."""
+        try:
+            with self._path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except (BlockingIOError, PermissionError):
+            return True
+        return False
+
 
 class Session:
     """One supervisor. Use it as a context: leaving it ends the spawner and removes the session's folder."""
@@ -95,7 +106,7 @@ class Session:
             HarnessError: the state folder cannot be written.
             PortsTaken: every loopback address of Kadstorm is in use.
         """
-        self._state = state or state_dir()
+        self._state = (state or state_dir()).resolve()  # its name outlives this process and its working directory
         self._address_lock: Lock | None = None
         self._claim: socket.socket | None = None
         try:

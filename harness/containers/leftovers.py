@@ -48,7 +48,9 @@ def find(engine: Engine, session_id: str | None = None) -> dict[str, Remains]:
     found: dict[str, Remains] = {}
 
     def remains(its: Mapping[str, str]) -> Remains:
-        return found.setdefault(its[labels.SESSION], Remains(its))
+        one = found.setdefault(its[labels.SESSION], Remains(its))
+        one.labels = max(one.labels, its, key=labels.expires)  # a load worker's may be over long after a node's
+        return one
 
     with translated("listing what sessions left"):
         for one in engine.api.containers(all=True, filters=filters):
@@ -63,21 +65,26 @@ def find(engine: Engine, session_id: str | None = None) -> dict[str, Remains]:
 def dead_sessions(engine: Engine, state: Path, is_alive: Callable[[str], bool]) -> dict[str, Remains]:
     """Sessions that nobody looks after any more.
 
-    One that was noted in ``state`` on this machine is dead if its lock says so; of any other only its expiry can tell.
+    One that was noted in ``state`` on this machine is dead if its lock says so; any other if it `is_over`.
     """
     now = time.time()
     return {
         name: remains
         for name, remains in find(engine).items()
-        if (not is_alive(name) if labels.is_ours(remains.labels, state) else labels.has_expired(remains.labels, now))
+        if (not is_alive(name) if labels.is_ours(remains.labels, state) else is_over(remains, now))
     }
 
 
+def is_over(remains: Remains, now: float) -> bool:
+    """Whether a session's time is over, and nobody on this machine holds its lock all the same."""
+    return labels.has_expired(remains.labels, now) and not labels.is_held(remains.labels)
+
+
 def sweep_abandoned(engine: Engine, tell: Callable[[str], None]) -> None:
-    """Remove sessions whose time is over, as each start does; what cannot be removed is said. Raises EngineFailed."""
+    """Remove sessions that are over (`is_over`), as each start does; what cannot be removed is said. Raises EngineFailed."""
     now = time.time()
     for name, remains in find(engine).items():
-        if labels.has_expired(remains.labels, now):
+        if is_over(remains, now):
             tell(f"removing what the expired session {name} left: {remains}")
             for text in remove_session(engine, name):
                 tell(f"  {text}")

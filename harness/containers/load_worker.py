@@ -52,7 +52,7 @@ def in_containers(session: Session, run_dir: Path) -> Spawn:
         engine.close()
 
     def spawn(argv: Sequence[str], *, name: str, **streams: Any) -> Any:
-        about = [image, session.id, str(session.state.resolve()), name, str(run_dir.resolve())]
+        about = [image, session.id, str(session.state), name, str(run_dir.resolve())]
         config = str(Path(argv[-1]).resolve())
         return session.spawn([sys.executable, "-P", "-m", __name__, *about, config], name=name, **streams)
 

@@ -65,11 +65,12 @@ def make(tmp_path: Path, toxiproxy: Path) -> Iterator[Callable[..., tuple[Docker
     """Makes backends, each with a session and two members' addresses laid out."""
     made: list[tuple[Session, DockerBackend]] = []
 
-    def backend(**limits: Any) -> tuple[DockerBackend, Layout]:
+    def backend(*, lasts: float = 3600.0, **limits: Any) -> tuple[DockerBackend, Layout]:
         session = Session(tmp_path, state=tmp_path / "state")
         ground = Ground(
             session_id=session.id, host=session.host, state=session.state, run_dir=tmp_path, toxiproxy=toxiproxy,
             spawn=session.spawn, recipe=registry.target("kademlia").image, limits=limits,
+            lasts=lasts,
         )  # fmt: skip
         one = DockerBackend.on(ground)
         made.append((session, one))
@@ -393,7 +394,9 @@ def test_a_session_of_containers_that_stays_takes_faults_by_hand(tmp_path: Path,
     assert up.returncode == 0, up.stdout + up.stderr
     session = up.stdout.split()[-1]
     try:
-        assert len(leftovers.find(engine)[session].containers) == 5
+        remains = leftovers.find(engine)[session]
+        assert len(remains.containers) == 5
+        assert labels.expires(remains.labels) < time.time() + 4 * 3600  # its --ttl (1h) says when, not a run's length
         killed = kadstorm("inject", "--session", session, "kill", "--nodes", "node-2")
         assert "kill: in effect" in killed.stdout, killed.stdout + killed.stderr
         told = json.loads(kadstorm("status", "--session", session, "--json").stdout)
@@ -438,6 +441,18 @@ def test_a_session_of_nobody_is_swept_only_after_its_time(tmp_path: Path, engine
         if there:
             engine.api.remove_network(network)
         assert there == left
+
+
+def test_a_living_session_is_left_alone_though_its_time_is_over(
+    make: Any, tmp_path: Path, engine: Engine, toxiproxy: Path
+) -> None:
+    backend, layout = make(lasts=-60.0)
+    backend.start([member(tmp_path, layout, "a", "python3", "-c", SERVES)], deadline=soon())
+    told: list[str] = []
+    DockerBackend.prepare(toxiproxy, registry.target("kademlia").image, told.append)
+    list(sweep(tmp_path / "another state"))
+    assert backend.state("a") == "running"
+    assert not [line for line in told if backend._ground.session_id in line]
 
 
 def test_cleanup_with_a_stopped_engine_says_so_and_tries_again_later(
