@@ -342,16 +342,15 @@ def cleanup(ctx: click.Context, dry_run: bool, everything: bool) -> None:
     from harness.cleanup import sweep
     from harness.session import state_dir
 
-    swept = sweep(state_dir(), dry_run=dry_run, everything=everything, tell=click.echo)
-    verb = "would be removed" if dry_run else "removed"
-    for one in swept:
-        note = f" ({one.note})" if one.note else ""
-        click.echo(f"{one.session}: {verb}{' in part' if one.trouble else ''}, with {one.what}{note}")
+    troubles: list[bool] = []
+    for one in sweep(state_dir(), dry_run=dry_run, everything=everything, tell=click.echo):
+        click.echo(one.line(dry_run=dry_run))
         for text in one.trouble:
             click.echo(f"  {text}", err=True)
-    if not swept:
+        troubles.append(bool(one.trouble))
+    if not troubles:
         click.echo("nothing to remove")
-    ctx.exit(3 if any(one.trouble for one in swept) else 0)
+    ctx.exit(3 if any(troubles) else 0)
 
 
 @main.group()

@@ -182,7 +182,7 @@ class DockerBackend(Lives[_Container]):
         for life in self.lives.values():
             life.asked_to_end = True
         try:
-            remains = remove_session(self._engine, self._ground.session_id)
+            remains = remove_session(self._engine, self._ground.session_id).trouble
             for life in self.lives.values():
                 life.ended.wait(EXIT_GRACE)
         finally:

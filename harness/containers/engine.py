@@ -58,18 +58,18 @@ class Engine:
         self.api.close()
 
 
-def connect() -> Engine:
-    """The engine of this machine.
+def connect(url: str | None = None) -> Engine:
+    """The engine of this machine, or the one at ``url``, with the TLS settings under which that is known here.
 
     Raises:
         EngineUnavailable: none answers, or it is on another machine.
     """
     tried = []
-    for url, tls in candidates():
+    for where, tls in candidates() if url is None else [(url, _tls_known(url))]:
         try:
-            return _connect(url, tls)
+            return _connect(where, tls)
         except (DockerException, requests.RequestException, OSError) as error:
-            tried.append(f"{url}: {_first_line(error)}")
+            tried.append(f"{where}: {_first_line(error)}")
     raise EngineUnavailable("no container engine answers (" + "; ".join(tried) + "): " + HOW_TO_GET_ONE)
 
 
@@ -156,6 +156,10 @@ def _connect(url: str, tls: TLSConfig | None) -> Engine:
         raise
     api.timeout = CALL_TIMEOUT
     return Engine(api, url, said.get("Version", "?"), said.get("ApiVersion", "?"))
+
+
+def _tls_known(url: str) -> TLSConfig | None:
+    return next((tls for where, tls in candidates() if where == url), None)
 
 
 def _tls_of_environment() -> TLSConfig | None:

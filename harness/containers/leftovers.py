@@ -17,12 +17,16 @@ from docker.errors import APIError, DockerException, NotFound
 
 from harness.containers import labels
 from harness.containers.engine import Engine, may_pass, translated
+from harness.errors import EngineFailed
 
 REMOVERS = 8
 TRIES = 5
 IN_PROGRESS = 409  # the engine removes it already
 STILL_JOINED = "active endpoints"  # what a busy engine says for a moment after the last container has gone
 PAUSE = 0.3  # s
+LOOK_AGAIN = 0.5  # s between two looks, for what the engine is still making
+MOST_LOOKS = 20
+TIMES = 2  # that the same things are removed in vain
 
 
 @dataclass
@@ -39,6 +43,18 @@ class Remains:
 
     def __bool__(self) -> bool:
         return bool(self.containers or self.volumes or self.networks)
+
+    def names(self) -> set[str]:
+        """All of it, whatever it is."""
+        return {*self.containers, *self.volumes, *self.networks}
+
+
+@dataclass
+class Removal:
+    """What has been done about one session: what is gone, and what could not be removed, and why."""
+
+    gone: Remains = field(default_factory=lambda: Remains({}))
+    trouble: list[str] = field(default_factory=list)
 
 
 def find(engine: Engine, session_id: str | None = None) -> dict[str, Remains]:
@@ -86,34 +102,52 @@ def sweep_abandoned(engine: Engine, tell: Callable[[str], None]) -> None:
     for name, remains in find(engine).items():
         if is_over(remains, now):
             tell(f"removing what the expired session {name} left: {remains}")
-            for text in remove_session(engine, name):
+            for text in remove_session(engine, name).trouble:
                 tell(f"  {text}")
 
 
-def remove_session(engine: Engine, session_id: str) -> list[str]:
-    """Remove all of it; what could not be removed, and why. Raises EngineFailed if not even a list is to be had."""
-    trouble: list[str] = []
-    for _ in range(2):  # a container that was being created while the first list was made is in the second
-        remains = find(engine, session_id).get(session_id)
-        if not remains:
-            return []
-        trouble = _remove(engine, remains)
-    left = find(engine, session_id).get(session_id)
-    return trouble or [f"still there: {left}"] if left else []
+def remove_session(engine: Engine, session_id: str, *, empty_looks: int = 1) -> Removal:
+    """Remove all of it, looking until so many looks in a row find nothing. Raises EngineFailed if not even one look is to be had.
+
+    An engine goes on with what it was asked, also when the harness that asked has been killed: what it was making then is in
+    no list yet, which a second empty look, `LOOK_AGAIN` later, tells from nothing.
+    """
+    removal, empty, unchanged, before = Removal(), 0, 0, set[str]()
+    for count in range(MOST_LOOKS):
+        if empty:
+            time.sleep(LOOK_AGAIN)
+        try:
+            left = find(engine, session_id).get(session_id) or Remains({})
+        except EngineFailed as error:
+            if not count:
+                raise
+            removal.trouble.append(str(error))
+            return removal
+        empty = 0 if left else empty + 1
+        unchanged = unchanged + 1 if left.names() == before else 0
+        if empty >= empty_looks or (left and unchanged >= TIMES):
+            break
+        removal.trouble = _remove(engine, left, removal.gone)
+        before = left.names()
+    removal.trouble = (removal.trouble or [f"still there: {left}"]) if left else []
+    return removal
 
 
-def _remove(engine: Engine, remains: Remains) -> list[str]:
+def _remove(engine: Engine, remains: Remains, gone: Remains) -> list[str]:
+    """Remove it and note in ``gone`` what is; what could not be removed, and why."""
     api = engine.api
-    steps: list[tuple[str, list[str], Callable[[str], Any]]] = [
-        ("container", remains.containers, lambda id_: api.remove_container(id_, force=True, v=True)),
-        ("volume", remains.volumes, lambda name: api.remove_volume(name, force=True)),
-        ("network", remains.networks, api.remove_network),  # one that a foreign container uses is named, and left
+    steps: list[tuple[str, list[str], list[str], Callable[[str], Any]]] = [
+        ("container", remains.containers, gone.containers, lambda id_: api.remove_container(id_, force=True, v=True)),
+        ("volume", remains.volumes, gone.volumes, lambda name: api.remove_volume(name, force=True)),
+        # one that a foreign container uses is named, and left
+        ("network", remains.networks, gone.networks, api.remove_network),
     ]
     trouble: list[str] = []
     with ThreadPoolExecutor(REMOVERS) as pool:
-        for what, names, remove in steps:
-            said = pool.map(lambda name, what=what, remove=remove: _attempt(what, name, remove), names)
+        for what, names, done, remove in steps:
+            said = list(pool.map(lambda name, what=what, remove=remove: _attempt(what, name, remove), names))
             trouble += [text for text in said if text]
+            done += [name for name, text in zip(names, said, strict=True) if not text and name not in done]
     return trouble
 
 

@@ -131,7 +131,7 @@ def background(tmp_path: Path) -> Iterator[Callable[[Path], tuple[subprocess.Pop
     for process in started:
         process.kill()
         process.wait()
-    sweep(state_dir())  # what the killed ones leave on purpose
+    list(sweep(state_dir()))  # what the killed ones leave on purpose
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from harness import cleanup
+from harness.cleanup import sweep
+from harness.containers import engine as engines
 from harness.containers import labels, leftovers
 from harness.containers.engine import Engine
-from harness.session import Lock, Session, state_dir
+from harness.errors import EngineUnavailable
+from harness.session import ENGINE_NOTE, Lock, Session, state_dir
 
 
 class Api:
@@ -19,6 +26,9 @@ class Api:
     def __init__(self) -> None:
         self.things: dict[str, list[tuple[str, dict[str, str]]]] = {"containers": [], "volumes": [], "networks": []}
         self.looks = 0
+
+    def close(self) -> None:
+        """Nothing is open."""
 
     def add(self, kind: str, name: str, its: dict[str, str]) -> None:
         self.things[kind].append((name, its))
@@ -132,3 +142,157 @@ def test_a_lock_is_looked_at_without_making_or_taking_it(tmp_path: Path) -> None
     assert not lock.is_held()
     assert lock.acquire()
     lock.release()
+
+
+# --- removing it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "LOOK_AGAIN", 0.001)
+    monkeypatch.setattr(leftovers, "PAUSE", 0.001)
+
+
+class Late(Api):
+    """One that shows a container, and what came of another request, only from the ``at``-th look on."""
+
+    def __init__(self, its: dict[str, str], at: int) -> None:
+        super().__init__()
+        self._its, self._at = its, at
+
+    def containers(self, **asked: Any) -> list[dict[str, Any]]:
+        if self.looks + 1 == self._at:
+            self.add("containers", f"late-{self._at}", self._its)
+        return super().containers(**asked)
+
+
+def test_what_the_engine_was_still_making_is_found_by_the_second_look(tmp_path: Path) -> None:
+    late = Late(labels.of_session("s", tmp_path, 60), at=2)
+    done = leftovers.remove_session(Engine(late, "", "", ""), "s", empty_looks=2)
+    assert (done.gone.containers, done.trouble) == (["late-2"], [])
+    assert not late.things["containers"]
+    assert late.looks == 4  # nothing, the late one, nothing, nothing
+
+
+def test_what_appears_while_the_rest_is_removed_is_removed_as_well(tmp_path: Path) -> None:
+    its = labels.of_session("s", tmp_path, 60)
+    late = Late(its, at=3)
+    late.add("networks", "n", its)
+    done = leftovers.remove_session(Engine(late, "", "", ""), "s", empty_looks=2)
+    assert str(done.gone) == "1 containers, 0 volumes, 1 networks"
+    assert not any(late.things.values())
+
+
+class Stubborn(Api):
+    """One that removes no network."""
+
+    def remove_network(self, name: str) -> None:
+        raise requests.ReadTimeout(f"no answer about {name}")
+
+
+def test_what_stays_is_told_and_not_counted_as_gone(tmp_path: Path) -> None:
+    stubborn = Stubborn()
+    for kind in ("containers", "networks"):
+        stubborn.add(kind, kind, labels.of_session("s", tmp_path, 60))
+    done = leftovers.remove_session(Engine(stubborn, "", "", ""), "s", empty_looks=2)
+    assert str(done.gone) == "1 containers, 0 volumes, 0 networks"
+    assert done.trouble == ["network networks could not be removed: no answer about networks"]
+
+
+# --- what cleanup says of it ----------------------------------------------------------------------------------------
+
+
+class Failing(Api):
+    """One that answers so many looks and no more."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._answers = looks
+
+    def containers(self, **asked: Any) -> list[dict[str, Any]]:
+        if self.looks >= self._answers:
+            raise requests.ReadTimeout("no answer")
+        return super().containers(**asked)
+
+
+Connect = Callable[[Api], None]
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch) -> Connect:
+    """Makes an engine the one that answers, and the only one."""
+
+    def to(api: Api) -> None:
+        def find(url: str | None = None) -> Engine:
+            if url not in (None, "unix:///an/engine"):
+                raise EngineUnavailable(f"{url} does not answer")
+            return Engine(api, "unix:///an/engine", "", "")
+
+        monkeypatch.setattr(engines, "connect", find)
+
+    return to
+
+
+def dead_session(state: Path, name: str, engine: str | None = None) -> Path:
+    folder = state / "sessions" / name
+    folder.mkdir(parents=True)
+    (folder / "lock").touch()
+    if engine is not None:
+        (folder / ENGINE_NOTE).write_text(engine)
+    return folder
+
+
+def test_a_session_is_looked_for_in_its_own_engine_and_kept_while_that_does_not_answer(
+    api: Api, connect: Connect, tmp_path: Path
+) -> None:
+    connect(api)
+    folder = dead_session(tmp_path, "s", "unix:///nowhere")
+    (swept,) = sweep(tmp_path)
+    assert "they are in the engine at unix:///nowhere" in swept.trouble[0]
+    assert "set DOCKER_HOST" in swept.trouble[0]
+    assert swept.line(dry_run=False) == "s: nothing was removed"
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_an_engine_that_stops_answering_spoils_no_account_of_what_was_done(
+    connect: Connect, tmp_path: Path, *, dry_run: bool
+) -> None:
+    connect(Failing(1 if dry_run else 2))  # what the first session takes
+    for name in ("a", "b"):
+        dead_session(tmp_path, name, "unix:///an/engine")
+    a, b, rest = sweep(tmp_path, dry_run=dry_run)
+    assert (a.session, a.trouble) == ("a", ())
+    assert [one.session for one in (b, rest)] == ["b", "the container engine"]
+    assert all("no answer" in one.trouble[0] for one in (b, rest))
+
+
+def test_each_session_is_told_before_the_next_is_swept(api: Api, connect: Connect, tmp_path: Path) -> None:
+    connect(api)
+    folders = [dead_session(tmp_path, name) for name in ("a", "b")]
+    told = sweep(tmp_path)
+    assert next(told).session == "a"
+    assert [folder.exists() for folder in folders] == [False, True]
+    assert [one.session for one in told] == ["b"]
+
+
+def test_a_supervisor_that_does_not_end_is_trouble(
+    api: Api, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect(api)
+    monkeypatch.setattr(cleanup, "_end_supervisor", lambda _: None)
+    with Session(tmp_path, state=tmp_path) as living:
+        (swept,) = sweep(tmp_path, everything=True)
+        assert swept.line(dry_run=False) == f"{living.id}: nothing was removed"
+        assert swept.trouble == (f"its supervisor (process {os.getpid()}) does not end",)
+
+
+def test_only_what_is_gone_is_counted(connect: Connect, tmp_path: Path) -> None:
+    stubborn = Stubborn()
+    connect(stubborn)
+    for kind in ("containers", "networks"):
+        stubborn.add(kind, kind, labels.of_session("s", tmp_path, 60))
+    folder = dead_session(tmp_path, "s", "unix:///an/engine")
+    (swept,) = sweep(tmp_path)
+    assert swept.line(dry_run=False) == "s: removed in part, with 0 processes, 1 containers, 0 volumes, 0 networks"
+    assert folder.exists()

@@ -54,7 +54,7 @@ def test_a_port_that_somebody_has_is_named(tmp_path: Path) -> None:
 def test_a_living_session_is_not_swept(tmp_path: Path) -> None:
     told: list[str] = []
     with Session(tmp_path, state=tmp_path) as session:
-        assert sweep(tmp_path, tell=told.append) == []
+        assert list(sweep(tmp_path, tell=told.append)) == []
         assert told == [f"{session.id}: alive, left alone"]
 
 
@@ -65,7 +65,7 @@ def test_a_dead_session_is_swept_once(tmp_path: Path) -> None:
     assert [swept.session for swept in sweep(tmp_path, dry_run=True)] == [folder.name]
     assert [swept.session for swept in sweep(tmp_path)] == [folder.name]
     assert not folder.exists()
-    assert sweep(tmp_path) == []
+    assert list(sweep(tmp_path)) == []
 
 
 def test_run_folders_never_collide_and_are_never_reused(tmp_path: Path) -> None:
