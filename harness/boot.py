@@ -87,7 +87,7 @@ def boot(
     backend = registry.backend(settings["backend"]).on(ground)
     starter = ThreadPoolExecutor(1, thread_name_prefix="kadstorm-boot")
     on_teardown("the start of members", starter.shutdown)  # after the backend, which ends those that still start
-    on_teardown("the backend", backend.close)
+    on_teardown("the backend", lambda: end_backend(backend, session))
     layout = backend.lay_out(topology.names)
     topology = topology.placed(proxy_host=layout.proxy_host, node_hosts=layout.hosts)
     members = Members(
@@ -152,6 +152,15 @@ def see_that_links_are_in_reach(topology: Topology) -> None:
             f"cannot be reached from here ({error}). An engine on this machine's own Linux routes to its networks; Docker "
             "Desktop and rootless engines do not: use such an engine, or `--backend process`"
         ) from error
+
+
+def end_backend(backend: Backend, session: Session) -> None:
+    """Close it; if it could not remove everything, the session stays noted for `kadstorm cleanup`. Raises what `close` does."""
+    try:
+        backend.close()
+    except BaseException:
+        session.leave_note()
+        raise
 
 
 def make_members(

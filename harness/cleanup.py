@@ -75,9 +75,9 @@ def end_processes(session_id: str) -> int:
 
 
 @contextmanager
-def tidy_session(run_dir: Path) -> Iterator[Session]:
+def tidy_session(run_dir: Path, *, state: Path | None = None) -> Iterator[Session]:
     """A session of which no process is left when the block has been left, whatever happened in it."""
-    with Session(run_dir) as session:
+    with Session(run_dir, state=state) as session:
         try:
             yield session
         finally:

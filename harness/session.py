@@ -28,6 +28,7 @@ from harness.errors import HarnessError, PortsTaken
 from harness.spawner import Spawner
 
 API_PORT = 9_474  # of the session's Toxiproxy; below the block of nodes and links
+LEASE_PORT = 9_473  # of the lease of a session of containers
 ENGINE_NOTE = "engine"  # in a session's folder: the address of the container engine in which it has something
 SOCKET = "control.sock"  # of a session that stays, in its folder
 CLAIM_PORT = 9_472  # bound on its address by each session as long as it lives, and never listened at
@@ -109,6 +110,7 @@ class Session:
         self._state = (state or state_dir()).resolve()  # its name outlives this process and its working directory
         self._address_lock: Lock | None = None
         self._claim: socket.socket | None = None
+        self._left_something = False
         try:
             self.id, self._folder, self._lock = self._reserve_name()
             self.cluster_id = self.id
@@ -129,10 +131,15 @@ class Session:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def leave_note(self) -> None:
+        """Something of it could not be removed: its folder is to stay when it closes, so that `kadstorm cleanup` finds that."""
+        self._left_something = True
+
     def close(self) -> None:
-        """Forget the session. Whatever it started must have ended before."""
+        """Forget the session, unless it `leave_note`s. Whatever it started must have ended before."""
         self.spawn.close()
-        forget(self._folder)
+        if not self._left_something:
+            forget(self._folder)
         self._lock.release()
         if self._claim is not None:
             self._claim.close()
@@ -145,17 +152,7 @@ class Session:
         Raises:
             PortsTaken: names the first port that is not.
         """
-        for port in range(base, base + count):
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((self.host, port))
-                except OSError as error:
-                    raise PortsTaken(
-                        f"port {port} on {self.host} is taken ({error.strerror}), and this run needs all of "
-                        f"{base} to {base + count - 1}: end the program that listens there "
-                        f"(`ss -ltnp 'sport = :{port}'` shows it), or run `kadstorm cleanup`"
-                    ) from error
+        check_free(self.host, base, count)
 
     def _reserve_name(self) -> tuple[str, Path, Lock]:
         while True:  # a sweep may hold the lock of a folder that has just been made: then another name is taken
@@ -185,6 +182,21 @@ class Session:
     def _note(self, run_dir: Path) -> None:
         record = SessionRecord(self.id, os.getpid(), time.time(), str(run_dir), self.host)
         (self._folder / "session.json").write_bytes(msgspec.json.encode(record))
+
+
+def check_free(host: str, base: int, count: int) -> None:
+    """See that ports base … base + count − 1 of an address are free. Raises PortsTaken, which names the first that is not."""
+    for port in range(base, base + count):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise PortsTaken(
+                    f"port {port} on {host} is taken ({error.strerror}), and this run needs all of "
+                    f"{base} to {base + count - 1}: end the program that listens there "
+                    f"(`ss -ltnp 'sport = :{port}'` shows it), or run `kadstorm cleanup`"
+                ) from error
 
 
 def _claimed(host: str) -> socket.socket | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from harness.cleanup import sweep
-from harness.errors import PortsTaken, RunFolderExists
+from harness.backends import Backend
+from harness.boot import end_backend
+from harness.cleanup import sweep, tidy_session
+from harness.errors import MemberFailed, PortsTaken, RunFolderExists
 from harness.runfolder import make_run_dir, new_run_dir
 from harness.session import Lock, Session, recorded_sessions
 
@@ -66,6 +69,25 @@ def test_a_dead_session_is_swept_once(tmp_path: Path) -> None:
     assert [swept.session for swept in sweep(tmp_path)] == [folder.name]
     assert not folder.exists()
     assert list(sweep(tmp_path)) == []
+
+
+class Unclosable:
+    """A backend that could not remove everything."""
+
+    def close(self) -> None:
+        raise MemberFailed("network x could not be removed")
+
+
+def test_a_session_whose_backend_left_something_stays_noted_for_cleanup(tmp_path: Path) -> None:
+    with tidy_session(tmp_path, state=tmp_path) as session, pytest.raises(MemberFailed, match="network x"):
+        end_backend(cast("Backend", Unclosable()), session)
+    (folder,) = (tmp_path / "sessions").iterdir()
+    assert folder.name == session.id
+    assert not Lock(folder / "lock").is_held()
+    with Session(tmp_path, state=tmp_path) as other:
+        assert other.host == session.host  # its address is free all the same
+    assert [swept.session for swept in sweep(tmp_path)] == [session.id]
+    assert not folder.exists()
 
 
 def test_run_folders_never_collide_and_are_never_reused(tmp_path: Path) -> None:
