@@ -14,9 +14,9 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -38,7 +38,7 @@ from harness.containers.engine import Engine, retried, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
 from harness.errors import EngineFailed, MemberFailed, ToxiproxyFailed
-from harness.session import API_PORT, note_engine
+from harness.session import API_PORT, LEASE_PORT, check_free, note_engine
 from harness.spawner import describe_exit, tail
 from harness.targets import ImageRecipe
 from harness.toxiproxy.control import ToxiproxyControl
@@ -46,9 +46,9 @@ from harness.toxiproxy.server import await_api
 
 STARTERS = 8  # calls of the engine side by side; it does no more at once
 EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
+LAUNCH_GRACE = 60.0  # s for what is being started when all is to end; what takes longer removes itself
 LEASE = 30.0  # s without renewal after which containers end by themselves
 RENEW_EVERY = 5.0  # s
-LEASE_PORT = 9_473
 USER = "65532:65532"
 DATA = "/data"
 LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
@@ -57,15 +57,16 @@ TOXIPROXY = "toxiproxy"
 # The kernel shares a full machine out among containers, not processes: with as much as a node gets, the one through which all of
 # them talk would add tens of milliseconds to every link, which nobody has asked for.
 FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024
-TOXIPROXY_DESCRIPTORS = (
-    16_384  # at least, whatever the engine gives to others: connections that end hold theirs for a while
-)
+# At least, whatever the engine gives to others: connections that end hold theirs for a while.
+TOXIPROXY_DESCRIPTORS = 16_384
+LIMIT_WORDS = ("memory", "swap", "cpu", "cfs", "limit")  # by which an engine's warnings about limits are known
 
 
 class _Container(Life):
     """One life of one member."""
 
     id: str = ""
+    discarded: bool = False  # it was never started: its end is no member's
 
 
 class DockerBackend(Lives[_Container]):
@@ -101,6 +102,8 @@ class DockerBackend(Lives[_Container]):
         self._labels = labels.of_session(ground.session_id, ground.state, ground.lasts)
         self._token = secrets.token_hex(16)
         self._lock = threading.Lock()
+        self._launches = 0  # under way
+        self._launched = threading.Condition(self._lock)
         self._streams = Streams()
         self._enders = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ends")
         self._network: networks.Network | None = None
@@ -111,7 +114,8 @@ class DockerBackend(Lives[_Container]):
     # --- the place ---------------------------------------------------------------------------------
 
     def lay_out(self, names: Sequence[str]) -> Layout:
-        """See `Backend.lay_out`: makes the session's network."""
+        """See `Backend.lay_out`: makes the session's network. Raises PortsTaken, EngineFailed."""
+        check_free(self._ground.host, LEASE_PORT, 1)
         name = f"kadstorm-{self._ground.session_id}"
         first = int(ipaddress.IPv4Address(self._ground.host)) >> 8 & 0xFF
         network = networks.create(self._engine, name, len(names), self._labels, first=first)
@@ -139,9 +143,12 @@ class DockerBackend(Lives[_Container]):
 
     def erase(self, name: str) -> None:
         """See `Backend.erase`: removes its volume."""
-        self._remove_container(name)
-        with translated(f"removing the data of {name}"):
-            self._remove_volume(name)
+        try:
+            self._remove_container(name)
+            with translated(f"removing the data of {name}"):
+                self._remove_volume(name)
+        except EngineFailed as error:
+            raise MemberFailed(f"{name}: {error}") from error
 
     # --- lives -------------------------------------------------------------------------------------
 
@@ -164,7 +171,7 @@ class DockerBackend(Lives[_Container]):
             return "dead"
         try:
             with translated(f"asking for the state of {name}"):
-                status = self._engine.api.inspect_container(life.id)["State"]
+                status = retried(self._engine.api.inspect_container)(life.id)["State"]
         except EngineFailed as error:
             if isinstance(error.__cause__, NotFound):
                 return "dead"
@@ -179,15 +186,18 @@ class DockerBackend(Lives[_Container]):
             if self._closing:
                 return
             self._closing = True
-        for life in self.lives.values():
-            life.asked_to_end = True
-        try:
-            remains = remove_session(self._engine, self._ground.session_id).trouble
             for life in self.lives.values():
+                life.asked_to_end = True
+            # What is being made is in no list yet: it is to be made before all is removed.
+            self._launched.wait_for(lambda: not self._launches, LAUNCH_GRACE)
+        try:
+            looks = 2 if self._launches else 1
+            remains = remove_session(self._engine, self._ground.session_id, empty_looks=looks).trouble
+            for life in list(self.lives.values()):
                 life.ended.wait(EXIT_GRACE)
         finally:
+            self._streams.close()  # first: it hands what has ended to the others
             self._enders.shutdown(wait=True)
-            self._streams.close()
             self._engine.close()
         if trouble := [*self.listeners.trouble, *remains]:
             raise MemberFailed("; ".join(trouble))
@@ -224,55 +234,79 @@ class DockerBackend(Lives[_Container]):
     def launch(self, spec: MemberSpec) -> _Container:
         """See `Lives`."""
         life = _Container(spec)
-        with self._lock:
-            if self._closing:
-                raise MemberFailed(f"{spec.name}: not started, since the run is ending")
-            before, self.lives[spec.name] = self.lives.get(spec.name), life
         try:
-            if before is not None:
-                self._remove_container(spec.name)
-            self._run(life, self._images.member, self._member_options(spec))
+            with self._launching(life) as before:
+                if before is not None:
+                    self._remove_container(spec.name)
+                self._run(life, self._images.member, self._member_options(spec))
         except EngineFailed as error:
-            life.end("it was never started")
             raise MemberFailed(f"{spec.name}: cannot start its container: {error}") from error
+        return life
+
+    @contextmanager
+    def _launching(self, life: _Container) -> Iterator[_Container | None]:
+        """What `close` waits for: the start of a life, after the one before it under that name. Raises EngineFailed."""
+        name = life.spec.name
+        with self._lock:
+            self._check_open(name)
+            before, self.lives[name] = self.lives.get(name), life
+            self._launches += 1
+        try:
+            yield before
         except BaseException:
             life.end("it was never started")
             raise
-        return life
+        finally:
+            with self._lock:
+                self._launches -= 1
+                self._launched.notify_all()
+
+    def _check_open(self, name: str) -> None:
+        if self._closing:
+            raise EngineFailed(f"{name}: not started, since the run is ending")
 
     def run_toxiproxy(self, life: _Container) -> None:
         """Start Toxiproxy's container, as a life beside the members'. Raises EngineFailed."""
         assert self._network is not None
-        self.lives[TOXIPROXY] = life
         command = ["toxiproxy-server", "-host", "0.0.0.0", "-port", str(API_PORT)]  # noqa: S104  inside its network
         host: dict[str, Any] = {"cpu_shares": FIRST_SERVED}
         if self._descriptors:
             host["ulimits"] = [ulimits.nofile(self._descriptors)]
         options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, **host)
-        self._run(life, self._images.toxiproxy, options)
+        with self._launching(life):
+            self._run(life, self._images.toxiproxy, options)
 
     def _run(self, life: _Container, image: str, options: dict[str, Any]) -> None:
-        """Create a container, attach to it, and start it. Raises EngineFailed."""
-        name = life.spec.name
-        with translated(f"starting {name}"):
-            life.id = self._create(name, image, options)
-            source = self._engine.api.attach_socket(life.id, params={"stdout": 1, "stderr": 1, "stream": 1})
-            self._streams.add(source, life.spec.log, life.heard, lambda: self._note_end(life))
-            retried(self._engine.api.start)(life.id)
+        """Create a container, attach to it, and start it; one that cannot be started is removed. Raises EngineFailed."""
+        name, api = life.spec.name, self._engine.api
+        try:
+            with translated(f"starting {name}"):
+                made = self._create(name, image, options)
+                life.id = str(made["Id"])
+                check_limits(name, options["host_config"], made.get("Warnings") or [])
+                self._check_open(name)
+                attached = retried(api.attach_socket)(life.id, params={"stdout": 1, "stderr": 1, "stream": 1})
+                self._streams.add(attached, life.spec.log, life.heard, lambda: self._note_end(life))
+                retried(api.start)(life.id)
+        except BaseException:
+            life.discarded = True
+            with suppress(EngineFailed):  # it is told why it did not start; what is left goes with the session
+                self._remove_container(name)
+            raise
 
-    def _create(self, name: str, image: str, options: dict[str, Any]) -> str:
+    def _create(self, name: str, image: str, options: dict[str, Any]) -> dict[str, Any]:
         full = self.container_name(name)
 
         @retried
-        def create() -> str:
+        def create() -> dict[str, Any]:
             try:
-                return str(self._engine.api.create_container(image, name=full, **options)["Id"])
+                return dict(self._engine.api.create_container(image, name=full, **options))
             except APIError as error:
                 if error.status_code != 409:
                     raise
                 # an earlier try was carried out though its answer was lost, or a life before has not been removed yet
                 self._engine.api.remove_container(full, force=True, v=True)
-                return str(self._engine.api.create_container(image, name=full, **options)["Id"])
+                return dict(self._engine.api.create_container(image, name=full, **options))
 
         return create()
 
@@ -325,7 +359,8 @@ class DockerBackend(Lives[_Container]):
 
     def _volume(self, name: str) -> str:
         volume = self.container_name(name)
-        retried(self._engine.api.create_volume)(volume, labels=self._labels | {labels.MEMBER: name})
+        with translated(f"making the volume of {name}"):
+            retried(self._engine.api.create_volume)(volume, labels=self._labels | {labels.MEMBER: name})
         return volume
 
     def _remove_volume(self, name: str) -> None:
@@ -341,7 +376,9 @@ class DockerBackend(Lives[_Container]):
 
     def _tell_end(self, life: _Container) -> None:
         life.end(self._how_ended(life.id))
-        if life.spec.name != TOXIPROXY:  # whose end its owner asks about
+        if (
+            life.spec.name != TOXIPROXY and not life.discarded
+        ):  # whose end its owner asks about, or hears as a failed start
             self.listeners.tell(life)
 
     def _how_ended(self, container: str) -> str:
@@ -359,6 +396,17 @@ class DockerBackend(Lives[_Container]):
             return "killed by SIGKILL"  # removed by force, which is how a session ends
         except Exception as error:  # the engine has gone, and with it all that could tell
             return f"nobody knows how: {error}"
+
+
+def check_limits(name: str, host: Mapping[str, Any], warnings: Sequence[str]) -> None:
+    """See that an engine holds a container to the limits that were asked for. Raises EngineFailed, with what it said instead."""
+    asked = host.get("Memory") or host.get("NanoCpus")
+    about = [warning for warning in warnings if any(word in warning.lower() for word in LIMIT_WORDS)]
+    if asked and about:
+        raise EngineFailed(
+            f"{name} would not be held to its `limits`, the engine said: {'; '.join(about)}. Give its kernel what that needs "
+            "(docs/containers.md), or leave `cluster.limits` out"
+        )
 
 
 def describe_end(state: dict[str, Any], memory: int | None = None) -> str:

@@ -30,6 +30,7 @@ LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 BUSY = frozenset((500, 502, 503, 504))  # answers of an engine that may do better the next time
 HOPELESS = (
     "address already in use",
+    "port is already allocated",
     "no such image",
     "invalid",
     "not supported",

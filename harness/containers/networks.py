@@ -7,16 +7,17 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from docker.errors import APIError, DockerException
+from docker.errors import APIError
 from docker.types import IPAMConfig, IPAMPool
 
-from harness.containers.engine import Engine, translated
+from harness.containers.engine import Engine, retried, translated
 from harness.errors import EngineFailed
 
 POOL = ipaddress.IPv4Network("10.192.0.0/10")  # where sessions' subnets lie
 RESERVED = 8  # addresses at the start of a subnet: network, gateway, Toxiproxy, and some to spare
 SMALLEST_PREFIX, LARGEST = 24, 1000  # a Linux bridge has 1,024 ports
 TRIES = 256
+EXISTS = 409
 TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts")
 
 
@@ -52,22 +53,29 @@ def create(engine: Engine, name: str, members: int, labels: Mapping[str, str], *
             f"{members} members: a Linux bridge holds at most {LARGEST}; take fewer, or the process backend"
         )
     for subnet in itertools.islice(subnets(members, first), TRIES):
-        ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(subnet[1]))])
-        try:
-            made = engine.api.create_network(
-                name, driver="bridge", ipam=ipam, labels=dict(labels), check_duplicate=True
-            )
-        except APIError as error:
-            if any(text in str(error.explanation or error).lower() for text in TAKEN):
-                continue
-            with translated(f"making the network {name}"):
-                raise
-        except DockerException as error:
-            raise EngineFailed(f"making the network {name}: {error}") from error
-        return Network(made["Id"], name, subnet)
+        with translated(f"making the network {name}"):
+            made = _make(engine, name, subnet, labels)
+        if made is not None:
+            return Network(made, name, subnet)
     raise EngineFailed(
         f"no subnet of {POOL} is free for the network {name}: run `kadstorm cleanup`, or `docker network prune`"
     )
+
+
+@retried
+def _make(engine: Engine, name: str, subnet: ipaddress.IPv4Network, labels: Mapping[str, str]) -> str | None:
+    """The identifier of a new network; None if somebody has its subnet."""
+    ipam = IPAMConfig(pool_configs=[IPAMPool(subnet=str(subnet), gateway=str(subnet[1]))])
+    try:
+        made = engine.api.create_network(name, driver="bridge", ipam=ipam, labels=dict(labels), check_duplicate=True)
+    except APIError as error:
+        if any(text in str(error.explanation or error).lower() for text in TAKEN):
+            return None
+        if error.status_code == EXISTS:  # an earlier try was carried out though its answer was lost
+            there = engine.api.networks(names=[name])
+            return next((str(one["Id"]) for one in there if one["Name"] == name), None)
+        raise
+    return str(made["Id"])
 
 
 def subnets(members: int, first: int) -> Iterator[ipaddress.IPv4Network]:

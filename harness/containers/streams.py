@@ -43,15 +43,20 @@ class Streams:
         self._thread.start()
 
     def add(self, source: Any, log: Path, said: Callable[[bytes], None], ended: Callable[[], None]) -> None:
-        """Read ``source`` from now on. Raises OSError if the log cannot be opened."""
+        """Read ``source`` from now on. Raises OSError if the log cannot be opened, or if nothing is read any more."""
         stream = _Stream(source, log.open("ab", buffering=0), said, ended)
         with self._lock:
+            if self._closing:
+                _close(source)
+                stream.log.close()
+                raise OSError("its output is not read any more")
             self._selector.register(source.fileno(), selectors.EVENT_READ, stream)
             os.write(self._wake_write, b"x")
 
     def close(self) -> None:
         """Read no further."""
-        self._closing = True
+        with self._lock:
+            self._closing = True
         os.write(self._wake_write, b"x")
         self._thread.join()
         for key in list(self._selector.get_map().values()):

@@ -88,6 +88,7 @@ def test_only_what_may_pass_is_tried_again() -> None:
     assert engine.may_pass(requests.Timeout())
     assert engine.may_pass(api(500, "context deadline exceeded"))
     assert not engine.may_pass(api(500, "invalid mount config"))
+    assert not engine.may_pass(api(500, "Bind for 127.20.1.1:9473 failed: port is already allocated"))
     assert not engine.may_pass(api(404, "no such container"))
     assert not engine.may_pass(api(409, "name already in use"))
     assert not engine.may_pass(ValueError())
