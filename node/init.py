@@ -7,7 +7,7 @@ Containers outlive whoever started them. So each has a lease, and ends by itself
 - The *keeper* (one container of a session) listens on PORT. Whoever sends it the session's token and a newline renews the
   lease of the whole session.
 - A *follower* holds a connection to the keeper, which passes each renewal on as one byte. It dials again when the connection is
-  lost: a keeper that is restarted within the lease harms nobody.
+  lost, or has been silent for half a lease: a keeper that is restarted within the lease harms nobody.
 
 The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
 interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are
@@ -54,6 +54,10 @@ class Lease:
 
     def readable(self, sock: socket.socket, now: float) -> None:
         raise NotImplementedError
+
+    def _forget(self, sock: socket.socket) -> None:
+        del self.sockets[sock]
+        sock.close()
 
 
 class Keeper(Lease):
@@ -105,10 +109,6 @@ class Keeper(Lease):
                 except OSError:
                     self._forget(sock)
 
-    def _forget(self, sock: socket.socket) -> None:
-        del self.sockets[sock]
-        sock.close()
-
 
 class Follower(Lease):
     """Hears of renewals from the keeper."""
@@ -117,27 +117,34 @@ class Follower(Lease):
         super().__init__(seconds, now)
         self._address = address
         self._dial_at = now
+        self._silent_at = now  # when the connection has said nothing for too long
 
     def prepare(self, now: float) -> None:
-        if self.sockets or now < self._dial_at:
-            return
-        self._dial_at = now + REDIAL
+        if now >= self._silent_at:  # a keeper that vanished without a word leaves a connection that never ends
+            for sock in list(self.sockets):
+                self._forget(sock)
+        if not self.sockets and now >= self._dial_at:
+            self._dial(now)
+
+    def _dial(self, now: float) -> None:
+        """Begin to connect; that this has failed is read like an end. Nobody waits for it: signals are to be passed on."""
+        self._dial_at, self._silent_at = now + REDIAL, now + self.seconds / 2
         sock = socket.socket()
-        sock.settimeout(REDIAL)
-        try:
-            sock.connect(self._address)
-        except OSError:
-            sock.close()
-            return
         sock.settimeout(0)
         self.sockets[sock] = b""
+        try:
+            sock.connect(self._address)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._forget(sock)
 
     def readable(self, sock: socket.socket, now: float) -> None:
         if _heard(sock):
             self.renew(now)
+            self._silent_at = now + self.seconds / 2
         else:
-            del self.sockets[sock]
-            sock.close()
+            self._forget(sock)
 
 
 def _heard(sock: socket.socket) -> bytes:

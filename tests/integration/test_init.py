@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import node
+from node import init
 
 INIT = Path(node.__file__).with_name("init.py")
 HOST = "127.0.0.1"
@@ -138,6 +139,40 @@ def test_a_renewal_without_the_token_is_none(start: Start, port: int) -> None:
             pass
         time.sleep(0.1)
     assert keeper.poll() == 128 + signal.SIGTERM
+
+
+def test_a_keeper_that_falls_silent_without_a_word_is_left_for_the_one_that_is_there_now(
+    start: Start, port: int
+) -> None:
+    silent = socket.create_server((HOST, port))  # whose first caller is heard of no more, as if its machine had gone
+    follower = start("--lease", "4", "--follow", f"{HOST}:{port}", *SLEEPS)
+    silent.settimeout(10)
+    first, _ = silent.accept()
+    second, _ = silent.accept()  # with the first connection still open
+    with first, second, silent:
+        until = time.monotonic() + 6  # a lease and a half from here on
+        while time.monotonic() < until:
+            second.sendall(b".")
+            time.sleep(0.3)
+        assert follower.poll() is None
+    assert follower.wait(20) == 128 + signal.SIGTERM
+
+
+def test_a_follower_waits_for_no_connection_so_that_signals_are_passed_on(port: int) -> None:
+    full = socket.create_server(
+        (HOST, port), backlog=0
+    )  # one caller fits, and the next one's request is left unanswered
+    callers = [socket.socket() for _ in range(3)]
+    for caller in callers:
+        caller.settimeout(0)
+        caller.connect_ex((HOST, port))
+    follower = init.Follower(30.0, 100.0, (HOST, port))
+    follower.prepare(100.0)
+    (sock,) = follower.sockets
+    with pytest.raises(OSError, match="not connected"):
+        sock.getpeername()
+    for one in (full, sock, *callers):
+        one.close()
 
 
 def test_a_keeper_that_is_started_again_within_the_lease_harms_no_follower(start: Start, port: int) -> None:
