@@ -113,7 +113,7 @@ def run(
         _check_baseline(baseline)
     console = _console()
     found = binary.find(toxiproxy, progress=lambda line: console.print(line, style="dim"))
-    _prepare_backends(prepared, found, lambda line: console.print(line, style="dim", highlight=False))
+    _prepare_backends(prepared, found, console)
     codes: list[int] = []
     folders: list[Path] = []
     with Interrupt().installed() as interrupt:
@@ -176,8 +176,7 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     from harness.plan import make_plan
     from harness.toxiproxy import binary
 
-    names = {"for": "for_"}
-    options = {name: given[names.get(name, name.replace("-", "_"))] for name in load_command.OPTIONS}
+    options = {name: given["for_" if name == "for" else name.replace("-", "_")] for name in load_command.OPTIONS}
     if given["session"] is not None:
         ctx.exit(_load_of_session(ctx, options, given))
     made = load_command.read(file, options, list(given["settings"]), list(given["expect"]))
@@ -186,6 +185,7 @@ def load(ctx: click.Context, /, file: Path | None, **given: Any) -> None:
     plan = make_plan(made) if objective is None else load_command.stepped(made, objective, **limits)
     console = _console()
     found = binary.find(given["toxiproxy"], progress=lambda line: console.print(line, style="dim"))
+    _prepare_backends([(plan, made.text)], found, console)
     folder = _run_folder(plan, given["out"], single=True)
     enough = None if objective is None else lambda: _search_ended(folder)
     with Interrupt().installed() as interrupt:
@@ -522,11 +522,12 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
     return make_plan(experiment), experiment.text
 
 
-def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, tell: Callable[[str], None]) -> None:
+def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, console: Console) -> None:
     """See that the machine can do what the plans need, once for each kind of backend and target."""
     from harness import registry
 
     kinds = {(plan.experiment["cluster"]["backend"], plan.experiment["cluster"]["target"]) for plan, _ in prepared}
+    tell = partial(console.print, style="dim", highlight=False)
     for backend, target in sorted(kinds):
         registry.backend(backend).prepare(toxiproxy, registry.target(target).image, tell)
 

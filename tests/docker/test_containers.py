@@ -349,9 +349,10 @@ def test_limits_are_for_containers_alone(experiment: Any) -> None:
     assert "only containers are held to limits" in done.stderr
 
 
-def test_without_an_engine_it_says_how_to_get_one(experiment: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["run", "load"])
+def test_without_an_engine_it_says_how_to_get_one(experiment: Any, tmp_path: Path, command: str) -> None:
     nowhere = {**os.environ, "DOCKER_HOST": f"unix://{tmp_path}/no.sock"}
-    done = kadstorm("run", experiment(), "--out", tmp_path / "run", env=nowhere)
+    done = kadstorm(command, experiment(), "--out", tmp_path / "run", env=nowhere)
     assert done.returncode == 3
     assert "no container engine answers" in done.stderr
     assert "--backend process" in done.stderr
