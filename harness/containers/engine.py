@@ -1,7 +1,7 @@
 """The container engine: finding one that answers, and its errors as ours. The only file that makes a client.
 
-Looked for in this order: ``DOCKER_HOST`` (with its TLS variables), the command line's current context, and the sockets of
-Docker, of rootless Docker, of Docker Desktop and of Podman. The API version is negotiated.
+Looked for in this order: ``DOCKER_HOST`` (with its TLS variables), the context that ``DOCKER_CONTEXT`` names, the command line's
+current context, and the sockets of Docker, of rootless Docker, of Docker Desktop and of Podman. The API version is negotiated.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from docker.tls import TLSConfig
 from harness.errors import EngineFailed, EngineUnavailable
 
 CALL_TIMEOUT = 60.0  # s; a busy engine may take long to start a container
+DEFAULT = "default"  # the context that stands for no context
 PROBE_TIMEOUT = 5.0  # s to find out whether one answers
 CONNECTIONS = 64
 LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
@@ -80,7 +81,11 @@ def candidates() -> Iterator[tuple[str, TLSConfig | None]]:
     if named:
         yield named, _tls_of_environment()
         return
-    context = _current_context()
+    chosen = os.environ.get("DOCKER_CONTEXT", "")
+    if chosen not in ("", DEFAULT):
+        yield _context_named(chosen)
+        return
+    context = None if chosen else _current_context()
     if context is not None:
         yield context
     runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
@@ -176,8 +181,26 @@ def _current_context() -> tuple[str, TLSConfig | None] | None:
         context = ContextAPI.get_current_context()
     except Exception:  # a damaged configuration of another tool is not ours to report: the sockets are still tried
         return None
-    if context is None or context.name == "default":
-        return None
+    return None if context is None or context.name == DEFAULT else _place_of(context)
+
+
+def _context_named(name: str) -> tuple[str, TLSConfig | None]:
+    """The context that ``DOCKER_CONTEXT`` names. Raises EngineUnavailable if there is none of that name."""
+    from docker.context import ContextAPI
+
+    try:
+        context = ContextAPI.get_context(name)
+    except Exception as error:  # whatever is wrong with its files
+        raise EngineUnavailable(f"DOCKER_CONTEXT={name}: that context cannot be read: {_first_line(error)}") from error
+    if context is None:
+        raise EngineUnavailable(
+            f"DOCKER_CONTEXT={name}: there is no such context: `docker context ls` lists them; "
+            "unset the variable to have Docker's own sockets tried"
+        )
+    return _place_of(context)
+
+
+def _place_of(context: Any) -> tuple[str, TLSConfig | None]:
     return str(context.Host).replace("http+unix://", "unix://", 1), context.TLSConfig  # as the client itself spells it
 
 

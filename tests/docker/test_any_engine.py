@@ -132,19 +132,38 @@ def test_an_engine_that_wants_another_certificate_is_told_as_not_answering(
         engines.connect()
 
 
-def test_the_current_context_names_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = tmp_path / "other.sock"
-    link.symlink_to(ENGINE)
+@pytest.mark.parametrize(
+    ("chosen", "current", "said"),
+    [
+        (None, "other", "unix://{folder}/other.sock"),
+        ("third", "other", "unix://{folder}/third.sock"),
+        ("default", "other", f"unix://{ENGINE}"),
+        ("missing", "other", "DOCKER_CONTEXT=missing: there is no such context"),
+        ("other", "third", "unix://{folder}/other.sock"),
+    ],
+)
+def test_the_context_that_is_named_or_else_current_names_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, current: str, said: str
+) -> None:
+    for name in ("other", "third"):
+        (tmp_path / f"{name}.sock").symlink_to(ENGINE)
+    if chosen is None:
+        monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    else:
+        monkeypatch.setenv("DOCKER_CONTEXT", chosen)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config"))
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     program = (
         "from docker.context import ContextAPI; import sys\n"
-        "ContextAPI.create_context('other', host='unix://' + sys.argv[1])\n"
-        "ContextAPI.set_current_context('other')\n"
-        "from harness.containers import engine\n"
-        "found = engine.connect(); print(found.url); found.close()\n"
+        "for name in ('other', 'third'):\n"
+        "    ContextAPI.create_context(name, host=f'unix://{sys.argv[1]}/{name}.sock')\n"
+        "ContextAPI.set_current_context(sys.argv[2])\n"
+        "from harness import errors\nfrom harness.containers import engine\n"
+        "try:\n    found = engine.connect(); print(found.url); found.close()\n"
+        "except errors.EngineUnavailable as error: print(error)\n"
     )
     (tmp_path / "config").mkdir()
     (tmp_path / "config" / "config.json").write_text("{}")
-    done = subprocess.run([sys.executable, "-c", program, str(link)], capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == f"unix://{link}", done.stderr
+    command = [sys.executable, "-c", program, str(tmp_path), current]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith(said.format(folder=tmp_path)), done.stdout + done.stderr
