@@ -6,6 +6,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ import pytest
 from harness import boot, descriptors, registry
 from harness.backends import Exit, Ground, Layout, MemberSpec, docker
 from harness.backends.docker import DockerBackend
-from harness.cleanup import sweep
+from harness.cleanup import processes_of, sweep
 from harness.containers import engine as engines
 from harness.containers import images, labels, leftovers
 from harness.containers.engine import Engine
@@ -359,35 +360,111 @@ def test_without_an_engine_it_says_how_to_get_one(experiment: Any, tmp_path: Pat
     assert not (tmp_path / "run").exists()
 
 
-def test_sigkill_at_any_moment_leaves_nothing_that_cleanup_does_not_remove(
-    experiment: Any, tmp_path: Path, engine: Engine, make: Any
+def journal(folder: Path) -> list[dict[str, Any]]:
+    """The journal so far; a line that is being written is left out."""
+    path = folder / "events.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def await_event(folder: Path, kind: str, name: str = "") -> None:
+    """Wait until an event of that kind, and of that name if one is given, is in the journal."""
+    await_true(lambda: any(one["event"] == kind and name in ("", one.get("name")) for one in journal(folder)), LIMIT)
+
+
+@pytest.fixture
+def background(tmp_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[bytes], Path]]]:
+    """Starts `kadstorm run` with a state folder of the test's own; its process and run folder."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run(file: Path) -> tuple[subprocess.Popen[bytes], Path]:
+        folder = tmp_path / f"background-{len(started)}"
+        command = [sys.executable, "-P", "-m", "harness", "run", str(file), "--out", str(folder), "--quiet"]
+        environment = {**os.environ, "KADSTORM_STATE": str(tmp_path / "state")}
+        with (tmp_path / f"background-{len(started)}.log").open("wb") as log:
+            started.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        return started[-1], folder
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait()
+    list(sweep(tmp_path / "state"))
+
+
+def test_limits_of_an_experiment_reach_every_node_of_it(experiment: Any, background: Any, engine: Engine) -> None:
+    limits = {"cpus": 0.25, "memory": "96MiB"}
+    process, folder = background(experiment(cluster={**SHORT["cluster"], "nodes": 2, "limits": limits}))
+    await_event(folder, "ready")
+    containers = [engine.api.inspect_container(id_) for id_ in leftovers.find(engine)[session_of(folder)].containers]
+    process.send_signal(signal.SIGINT)
+    held = {one["Config"]["Labels"][labels.MEMBER]: one["HostConfig"] for one in containers}
+    for name in ("node-0", "node-1"):
+        assert [held[name][key] for key in ("Memory", "MemorySwap", "NanoCpus")] == [
+            96 * 2**20,
+            96 * 2**20,
+            250_000_000,
+        ]
+    assert [held[docker.TOXIPROXY][key] for key in ("Memory", "NanoCpus")] == [0, 0]
+    assert process.wait(LIMIT) == 130
+
+
+@pytest.mark.parametrize("after", [0.1, 0.7, 1.3, 1.9])
+def test_ctrl_c_in_the_middle_of_a_boot_leaves_nothing(
+    experiment: Any, background: Any, engine: Engine, after: float
 ) -> None:
-    beside, layout = make()  # a session that lives, under another state folder
+    process, folder = background(experiment(cluster={**SHORT["cluster"], "nodes": 10}))
+    await_event(folder, "phase", "boot")
+    time.sleep(after)  # the moment of the signal is what the test chooses
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LIMIT) == 130
+    session = session_of(folder)
+    assert session not in leftovers.find(engine)
+    assert not processes_of(session)
+
+
+KILLED_IN = {
+    "boot": (4, 2.0),
+    "load": (3, 3.0),
+    "teardown": (3, 0.4),
+}  # phase -> how often, and how long after it began at most
+STORMY = [
+    {"at": "0.5s", "for": "3s", "pause": {"nodes": "node-1"}},
+    {"at": "1s", "kill": {"nodes": "node-2", "restart_after": "500ms", "keep_data": True}},  # so nodes have volumes
+]
+
+
+def test_sigkill_at_any_moment_leaves_nothing_that_cleanup_does_not_remove(
+    experiment: Any, background: Any, tmp_path: Path, engine: Engine, make: Any
+) -> None:
+    beside, layout = make()  # a session that lives, noted in the same state folder
     beside.toxiproxy(tmp_path / "toxiproxy.log").start()
-    beside.start(
-        [member(tmp_path, layout, "a", "python3", "-c", LONG)],
-        deadline=soon(),
-    )
-    state = tmp_path / "killed"
-    environment = {**os.environ, "KADSTORM_STATE": str(state)}
+    beside.start([member(tmp_path, layout, "a", "python3", "-c", LONG, keeps_data=True)], deadline=soon())
+    neighbour = beside._ground.session_id
+    its_own = leftovers.find(engine)[neighbour].names()
+    assert len(its_own) == 4  # its node, Toxiproxy, the volume, the network
     rng = random.Random(20)
-    moments = sorted(rng.uniform(0.3, 16) for _ in range(10))
-    for index, moment in enumerate(moments):
-        folder = tmp_path / f"killed-{index}"
-        command = [sys.executable, "-P", "-m", "harness", "run", str(experiment()), "--out", str(folder), "--quiet"]
-        with (tmp_path / f"killed-{index}.log").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-        try:
-            session = session_of(folder)
-            time.sleep(moment / 2 if moment < 4 else moment - 2)  # the moment of the blow is what the test chooses
-        finally:
+    storm = {"cluster": {**SHORT["cluster"], "nodes": 4}, "timeline": STORMY, "duration": "4s", "settle": "0s"}
+    left: list[leftovers.Remains] = []
+    for phase, (times, longest) in KILLED_IN.items():
+        for _ in range(times):
+            process, folder = background(experiment(**storm))
+            await_event(folder, "phase", phase)
+            time.sleep(rng.uniform(0, longest))  # the moment of the blow is what the test chooses
+            assert process.poll() is None, f"it ended before it was killed in its {phase}"
             process.kill()
             process.wait()
-        done = kadstorm("cleanup", env=environment)
-        assert done.returncode == 0, done.stderr
-        assert session not in leftovers.find(engine), f"killed after {moment:.1f} s"
-        assert not list((state / "sessions").glob("*"))
-        assert beside.state("a") == "running"
+            session = session_of(folder)
+            left += [remains for name, remains in leftovers.find(engine).items() if name == session]
+            done = kadstorm("cleanup", env={**os.environ, "KADSTORM_STATE": str(tmp_path / "state")})
+            assert done.returncode == 0, done.stderr
+            assert session not in leftovers.find(engine), f"killed in its {phase}"
+            assert not processes_of(session)
+            assert [one.name for one in (tmp_path / "state" / "sessions").glob("*")] == [neighbour]
+            assert leftovers.find(engine)[neighbour].names() == its_own
+            assert beside.state("a") == "running"
+    assert len(left) >= KILLED_IN["boot"][0] + KILLED_IN["load"][0] - 1  # else the moments were none to speak of
+    assert any(remains.volumes for remains in left)
 
 
 def test_a_session_of_containers_that_stays_takes_faults_by_hand(tmp_path: Path, engine: Engine) -> None:
