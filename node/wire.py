@@ -34,7 +34,7 @@ Host: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 Port: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
-class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """How a node is known: its identifier and the address that it advertises."""
 
     id: Identifier
@@ -42,14 +42,14 @@ class Contact(msgspec.Struct, frozen=True, array_like=True, gc=False):
     port: Port
 
 
-class Sender(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Sender(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """Who speaks, and in which life."""
 
     contact: Contact
     incarnation: int
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """A stored value. The newest (version, publisher) wins. ``expires_at`` is Unix time in seconds, absolute."""
 
     key: Identifier
@@ -59,7 +59,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expires_at: float
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """Base of all messages."""
 
 
@@ -172,7 +172,7 @@ class Inspect(Message, frozen=True, tag=20):
     records: bool = False
 
 
-class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """One stored record without its value."""
 
     key: bytes
@@ -233,7 +233,7 @@ Answer: TypeAlias = Pong | Found | Stored | PutResult | GetResult | Inspection |
 Body: TypeAlias = Request | Answer
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False, forbid_unknown_fields=True):
     """What every frame carries around its message."""
 
     cluster: str

@@ -15,17 +15,27 @@ from node.errors import WireError
 from node.wire import (
     FRAME_LIMIT,
     HEADER,
+    Answer,
     Contact,
     Envelope,
     FindNode,
+    FindValue,
     Found,
     FrameReader,
     Get,
     GetResult,
+    Held,
+    Inspect,
+    Inspection,
     Ping,
+    PingReport,
+    PingVia,
     Pong,
     Put,
+    PutResult,
     Record,
+    Refusal,
+    Request,
     Sender,
     Store,
     Stored,
@@ -49,6 +59,13 @@ MESSAGES = (
     Put(b"k" * 20, b"value", 1, 60.0),
     Get(b"k" * 20),
     GetResult(found=True, value=b"v", version=1, hops=1, rpcs=3, timeouts=0),
+    FindValue(b"k" * 20),
+    PutResult(acks=20, holds=True, hops=1, rpcs=27, timeouts=0),
+    Inspect(table=True, records=True),
+    Inspection(HERE, (HERE,), 1, (Held(b"k" * 20, 3, 1.0e9),), 1, {"rpcs_in": 7}, (b"nonce",), (123456789,), 2**25),
+    PingVia(HERE, b"nonce", 1.0, 100),
+    PingReport("ok", b"nonce", 1, 2, 3),
+    Refusal("this node is joining"),
 )
 BODIES = [encode(Envelope("c", rid, Sender(HERE, 7), message))[HEADER:] for rid, message in enumerate(MESSAGES)]
 
@@ -77,6 +94,10 @@ def noise(_: bytes, rng: Random) -> bytes:
 
 
 WAYS: tuple[Callable[[bytes, Random], bytes], ...] = (changed, truncated, grown, spliced, noise)
+
+
+def test_every_kind_of_message_is_spoilt() -> None:
+    assert {type(message) for message in MESSAGES} == {*Request.__args__, *Answer.__args__}
 
 
 @pytest.mark.timeout(300)

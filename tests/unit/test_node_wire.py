@@ -103,6 +103,33 @@ def test_wrong_types_and_lengths_are_refused(wrong: object) -> None:
         decode(msgspec.msgpack.encode(wrong), "c")
 
 
+HERE: list[object] = [bytes(20), "h", 1]
+RECORD: list[object] = [bytes(20), b"v", 1, bytes(20), 9.0]
+NEWS = "news"  # an element that no version of the protocol has
+
+
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        ["c", 1, None, [1], NEWS],
+        ["c", 1, None, [3, bytes(20), NEWS]],
+        ["c", 1, [HERE, 1, NEWS], [1]],
+        ["c", 1, [[*HERE, NEWS], 1], [1]],
+        ["c", 1, None, [5, [HERE, [*HERE, NEWS]]]],
+        ["c", 1, None, [6, [*RECORD, NEWS]]],
+        ["c", 1, None, [21, HERE, [], 0, [[bytes(20), 1, 9.0, NEWS]], 1, {}, [], [], 0]],
+    ],
+    ids=["envelope", "message", "sender", "senders-contact", "contact", "record", "held"],
+)
+def test_an_array_with_more_elements_than_its_type_has_is_malformed(surplus: list[object]) -> None:
+    def without(part: object) -> object:
+        return [without(each) for each in part if each is not NEWS] if isinstance(part, list) else part
+
+    assert decode(msgspec.msgpack.encode(without(surplus)), "c")
+    with pytest.raises(WireError, match="not a frame of this protocol"):
+        decode(msgspec.msgpack.encode(surplus), "c")
+
+
 def test_deep_nesting_is_refused() -> None:
     with pytest.raises(WireError):
         decode(b"\x91" * 100_000, "c")
