@@ -2,7 +2,7 @@
 
 Nothing sleeps and nothing is random but by the seed: the same seed gives the same trace, byte for byte. Latency, loss
 and partitions are functions of (source, destination). Black holes swallow messages, as Toxiproxy's do; dead nodes
-refuse.
+refuse, or swallow them too if the network is ``mute``.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from hashlib import sha256
 from random import Random
 from typing import TypeVar
 
@@ -22,9 +24,25 @@ from node.maintenance import Maintenance
 from node.peer import Peer, Search
 from node.settings import Settings
 from node.storage import MemoryStorage
-from node.wire import Answer, Contact, Get, GetResult, Put, PutResult, Record, Refusal, Request, Sender
+from node.wire import (
+    Answer,
+    Body,
+    Contact,
+    Envelope,
+    Get,
+    GetResult,
+    Put,
+    PutResult,
+    Record,
+    Refusal,
+    Request,
+    Sender,
+    encode,
+)
 
 HOST = "h"
+# s and none: Rhea 2004's hardest, sessions of 1.4 minutes in the median; Stutzbach 2006: Weibull.
+MEDIAN_SESSION, SHAPE = 84.0, 0.5
 
 A = TypeVar("A", bound=Answer)
 
@@ -88,7 +106,9 @@ class Network:
     latency: Callable[[int, int, Random], float] = _short_way
     cut: Callable[[int, int], bool] = _never
     loss: float = 0.0  # share of the messages that are lost
-    record: bool = True  # whether what is sent goes into the trace
+    mute: bool = False  # whether the dead swallow messages, as machines that are gone do, instead of refusing them
+    record: bool = True  # whether requests go into the trace
+    transcript: list[str] | None = None  # if one is given: all that is sent, answers too, with a digest of its bytes
     clock: VirtualClock = field(default_factory=VirtualClock)
     peers: dict[int, Peer] = field(default_factory=dict)
     trace: list[tuple[float, int, int, str]] = field(default_factory=list)
@@ -132,10 +152,14 @@ class Network:
         """Who lives at a port."""
         return self.peers.get(port)
 
-    def note(self, source: int, destination: int, message: Request) -> None:
+    def note(self, sender: Sender, destination: int, message: Body) -> None:
         """Write down what is sent."""
-        if self.record:
-            self.trace.append((self.clock.now, source, destination, type(message).__name__))
+        source, kind = sender.contact.port, type(message).__name__
+        if self.record and isinstance(message, Request):
+            self.trace.append((self.clock.now, source, destination, kind))
+        if self.transcript is not None:
+            digest = sha256(encode(Envelope("", 0, sender, message))).hexdigest()
+            self.transcript.append(f"{self.clock.now!r} {source} {destination} {kind} {digest}")
 
     def kill(self, port: int) -> None:
         """It neither answers nor sends from now on."""
@@ -156,8 +180,28 @@ class Network:
 
     def closest(self, key: bytes) -> set[int]:
         """The nodes that should."""
-        ranked = sorted(self.peers, key=lambda port: distance(self.peers[port].contact.id, key))
-        return set(ranked[: self.settings.k])
+        return {contact.port for contact in self.true_closest(key)}
+
+    def true_closest(self, target: bytes) -> list[Contact]:
+        """The k closest of all."""
+        everyone = (peer.contact for peer in self.peers.values())
+        return heapq.nsmallest(self.settings.k, everyone, key=lambda contact: distance(contact.id, target))
+
+    def hold(self, key: bytes) -> None:
+        """Have the k closest keep a record under ``key``."""
+        now = self.clock.now
+        for contact in self.true_closest(key):
+            peer = self.at(contact.port)
+            assert peer is not None
+            peer.storage.put(Record(key, b"v", 0, contact.id, now + 1e6), wall=now, now=now, republish_at=now + 1e6)
+
+    def look_up(self, port: int, target: bytes) -> Search:
+        """A FIND_NODE lookup through one node, to its end."""
+        ended, peer = list[Search](), self.at(port)
+        assert peer is not None
+        peer.search(target, ended.append)
+        self.clock.run(10.0, until=lambda: ended)
+        return ended[0]
 
     def ask(self, port: int, request: Request, expected: type[A]) -> tuple[A, float]:
         """A client's request to a node: the answer and the seconds that it took, 5 at most."""
@@ -218,20 +262,25 @@ class Line:
             if self._here():
                 done(RpcRefused("nobody is there"), sent_at, None)
 
-        def arrived() -> None:
-            there = network.at(contact.port)
-            if there is None:
-                refused()
-                return
+        network.note(self.sender, contact.port, message)
+        network.clock.call_later(timeout, timed_out)
+        self.travel(contact.port, lambda: self._arrive(contact.port, message, landed, refused))
+
+    def _arrive(
+        self, port: int, message: Request, landed: Callable[[Answer, Sender], None], refused: Callable[[], None]
+    ) -> None:
+        """Have whoever lives there by now serve a request."""
+        there = self.network.at(port)
+        if there is not None:
             line = there.transport
             assert isinstance(line, Line)
-            there.handle(
-                self.sender, message, lambda answer: line.travel(self._port, lambda: landed(answer, line.sender))
-            )
+            there.handle(self.sender, message, lambda answer: line._answer(self._port, answer, landed))
+        elif not self.network.mute:
+            refused()
 
-        network.note(self._port, contact.port, message)
-        network.clock.call_later(timeout, timed_out)
-        self.travel(contact.port, arrived)
+    def _answer(self, destination: int, answer: Answer, landed: Callable[[Answer, Sender], None]) -> None:
+        self.network.note(self.sender, destination, answer)
+        self.travel(destination, lambda: landed(answer, self.sender))
 
     def travel(self, destination: int, arrive: Callable[[], None]) -> None:
         """Bring a message to another node, unless it is lost on the way."""
@@ -274,22 +323,68 @@ class Converged(Network):
                 yield from (self._everyone[n] for n in drawn)
 
     def true_closest(self, target: bytes) -> list[Contact]:
-        """The k closest of all."""
+        """See `Network.true_closest`."""
         number = as_int(target)
         return heapq.nsmallest(self.settings.k, self._everyone, key=lambda contact: as_int(contact.id) ^ number)
 
-    def hold(self, key: bytes) -> None:
-        """Have the k closest keep a record under ``key``."""
-        now = self.clock.now
-        for contact in self.true_closest(key):
-            peer = self.at(contact.port)
-            assert peer is not None
-            peer.storage.put(Record(key, b"v", 0, contact.id, now + 1e6), wall=now, now=now, republish_at=now + 1e6)
 
-    def look_up(self, port: int, target: bytes) -> Search:
-        """A FIND_NODE lookup through one node, to its end."""
-        ended, peer = list[Search](), self.at(port)
-        assert peer is not None
-        peer.search(target, ended.append)
-        self.clock.run(10.0, until=lambda: ended)
-        return ended[0]
+class Churn:
+    """Nodes whose sessions are Weibull; whoever leaves without a word is replaced by a new one at once.
+
+    Two nodes stay, for newcomers to join through.
+    """
+
+    def __init__(self, network: Network, seed: int) -> None:
+        self._network, self._rng = network, Random(seed)
+        self._next = max(network.peers) + 1
+        self.deaths = 0
+        for port in sorted(network.peers)[2:]:
+            self._live(port)
+
+    def _live(self, port: int) -> None:
+        scale = MEDIAN_SESSION / math.log(2) ** (1 / SHAPE)
+        session = scale * (-math.log(1 - self._rng.random())) ** (1 / SHAPE)
+        self._network.clock.call_later(session, lambda: self._die(port))
+
+    def _die(self, port: int) -> None:
+        self._network.kill(port)
+        self.deaths += 1
+        new, self._next = self._next, self._next + 1
+        self._network.start(new)
+        self._live(new)
+
+
+@dataclass
+class Clients:
+    """Who reads and writes through a network's nodes, any of them, the youngest too; one operation in ten is a put."""
+
+    network: Network
+    seed: int
+    names: list[str]  # of what is stored; what is put meanwhile comes in addition, once it is acknowledged
+    found: list[bool] = field(default_factory=list)  # of each get
+    acks: list[int] = field(default_factory=list)  # of each put
+    timeouts: int = 0  # of all operations together
+
+    def __post_init__(self) -> None:
+        self._rng = Random(self.seed)
+
+    def work(self, seconds: float, pause: float) -> None:
+        """One operation after another for so long, with pauses of so many seconds."""
+        end = self.network.clock.now + seconds
+        while self.network.clock.now < end:
+            self.network.clock.run(pause)
+            port = self._rng.choice(sorted(self.network.peers))
+            self._put(port) if self._rng.random() < 0.1 else self._get(port)
+
+    def _put(self, port: int) -> None:
+        name = f"put {len(self.acks)}"
+        result, _ = self.network.put(port, name)
+        self.acks.append(result.acks)
+        self.timeouts += result.timeouts
+        if result.acks:
+            self.names.append(name)
+
+    def _get(self, port: int) -> None:
+        result, _ = self.network.get(port, self._rng.choice(self.names))
+        self.found.append(result.found)
+        self.timeouts += result.timeouts
