@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -43,6 +44,18 @@ async def until(condition: Callable[[], object]) -> None:
     """Let the loop go on until it is so."""
     while not condition():
         await asyncio.sleep(0.001)
+
+
+@asynccontextmanager
+async def answering(number: int) -> AsyncIterator[TcpTransport]:
+    """Another node, at the port so many further on, that answers at once."""
+    other = TcpTransport(Sender(Contact(b"%d" % number * 20, HOST, PORT + number), 1), "c", None)
+    other.handler = lambda _sender, _message, reply: reply(Pong(b"", 0))
+    await other.listen()
+    try:
+        yield other
+    finally:
+        await other.close()
 
 
 def ping(rid: int = 1) -> bytes:
@@ -417,6 +430,50 @@ def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None
         received = await reader.read()
         assert [decode(body, "c").rid for body in FrameReader().feed(received)] == [7]
         writer.close()
+
+    run(test)
+
+
+def test_no_more_requests_wait_for_one_peer_than_may_and_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_WAITING", 10)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        results: list[Answer | RpcError] = []
+
+        def ask(count: int) -> None:
+            for _ in range(count):
+                transport.send(HERE.contact, Ping(), 5.0, lambda result, _sent, _sender: results.append(result))
+
+        ask(11)  # all before the connection stands
+        assert not results, "nobody is called back before `send` returns"
+        await until(lambda: len(replies) == 10 and results)
+        assert [type(result) for result in results] == [RpcRefused]
+        assert "10 requests wait" in str(results[0])
+        ask(1)
+        await until(lambda: len(results) == 2)
+        assert isinstance(results[1], RpcRefused)
+        replies.pop()(Pong(b"", 0))
+        await until(lambda: len(results) == 3)
+        ask(1)  # in the place of the one that was answered
+        await until(lambda: len(replies) == 10)
+        assert isinstance(results[2], Pong)
+
+    run(test)
+
+
+def test_the_pool_closes_the_connection_that_was_not_used_for_longest() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.connections = 2
+        results: list[Answer | RpcError] = []
+        async with answering(1) as kept, answering(2) as least, answering(3) as new:
+            for asked, other in enumerate((kept, least, kept, new), 1):
+                there = other.sender.contact
+                transport.send(there, Ping(), 5.0, lambda result, _sent, _sender: results.append(result))
+                await until(lambda: len(results) == asked)  # noqa: B023
+            assert all(isinstance(result, Pong) for result in results)
+            await until(lambda: not least.incoming)
+            assert (len(kept.incoming), len(new.incoming)) == (1, 1)
+            assert transport.counters()["connections_out"] == 2
 
     run(test)
 
