@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import subprocess
 import sys
@@ -13,11 +14,29 @@ from statistics import mean
 import pytest
 
 from node.ids import distance, key_of, random_id
+from node.lookup import Lookup
 from node.maintenance import Maintenance
+from node.peer import Peer, Search
 from node.settings import Settings
 from node.storage import MemoryStorage
 from node.virtual import HOST, MEDIAN_SESSION, Churn, Clients, Converged, Network
-from node.wire import Contact, Get, GetResult, Put, PutResult, Record
+from node.wire import (
+    Answer,
+    Contact,
+    FindNode,
+    FindValue,
+    Found,
+    Get,
+    GetResult,
+    Pong,
+    Put,
+    PutResult,
+    Record,
+    Request,
+    Sender,
+    Store,
+    Stored,
+)
 
 # hops and RPCs of FIND_NODE, RPCs of FIND_VALUE: simulated on full tables, k = 20, alpha = 3
 IDEAL = {100: (0.33, 20.0, 2.4), 1000: (0.90, 21.5, 4.0)}
@@ -284,8 +303,30 @@ def test_a_copy_on_the_path_lives_shorter_than_its_record_and_is_not_passed_on()
     assert len(network.holders(key)) <= 4, "the copies have ended; the record has not"
 
 
-def test_disjoint_paths_find_what_one_path_is_lied_about() -> None:
-    for paths, most in ((1, 0.9), (3, 1.0)):
+def test_a_copy_lives_half_as_long_for_each_node_that_is_closer_beyond_the_holders() -> None:
+    """Node n is at distance n of the key, and the one that leaves copies, at distance 15, knows them all."""
+    network, key = Network(settings=Settings(k=8, cache=40.0)), bytes(20)
+    contacts = {n: Contact(n.to_bytes(20, "big"), HOST, n) for n in range(1, 16)}
+    for there in contacts.values():
+        network.place(there)
+    own = network.peers[15]
+    for there in list(contacts.values())[:14]:
+        own.table.answered(there, network.clock.now, rtt=0.004)
+    record = Record(key, b"v", 0, own.contact.id, network.clock.wall() + 1e6)
+    for n in range(9, 15):
+        search = Search(own, key, lambda _search: None, value=True)
+        search.lookup = Lookup(key, own.contact.id, [contacts[n]], k=8, alpha=3, beta=3)
+        search.lookup.queries()
+        search.lookup.answered(contacts[n])
+        own._leave_copy(record, search)
+    network.clock.run(1.0)
+    (left,) = {kept.record.expires_at - 40.0 for kept in network.peers[9].storage.kept()}
+    lives = [kept.record.expires_at - left for n in range(9, 15) for kept in network.peers[n].storage.kept()]
+    assert lives == pytest.approx([40.0, 20.0, 10.0, 5.0, 2.5, 1.25])
+
+
+def test_disjoint_paths_find_the_true_closest() -> None:
+    for paths in (1, 3):
         network = Converged(settings=Settings(k=8, paths=paths))
         network.populate(200)
         targets, exact = Random(5), 0
@@ -295,4 +336,53 @@ def test_disjoint_paths_find_what_one_path_is_lied_about() -> None:
             own = network.peers[port].contact
             true = [contact for contact in network.true_closest(target) if contact != own]
             exact += search.lookup.closest()[: len(true)] == true
-        assert exact >= 30 * min(most, 0.9)
+        assert exact >= 30 * 0.9
+
+
+class Betrayed(Converged):
+    """A network one fifth of which hands out only each other, keeps nothing and says that it does."""
+
+    def betray(self, share: float) -> None:
+        """Draw who lies."""
+        self._liars = {port: contact for port, contact in self._by_port.items() if self.rng.random() < share}
+
+    def at(self, port: int) -> Peer | None:
+        """See `Network.at`."""
+        new, peer = port not in self.peers, super().at(port)
+        if new and peer is not None and port in self._liars:
+            peer.handle = partial(self._lie, peer.contact)  # type: ignore[method-assign]
+        return peer
+
+    def _lie(self, own: Contact, _sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:
+        match message:
+            case FindNode(target) | FindValue(target):
+                others = (contact for contact in self._liars.values() if contact != own)
+                nearest = heapq.nsmallest(self.settings.k, others, key=lambda c: distance(c.id, target))
+                reply(Found(tuple(nearest)))
+            case Store():
+                reply(Stored(kept=True))
+            case _:
+                reply(Pong(b"", 0))
+
+    def share_found(self, gets: int) -> float:
+        """Of gets through honest nodes that do not hold the key themselves."""
+        rng, found = Random(5), list[bool]()
+        while len(found) < gets:
+            key, port = random_id(rng), rng.randint(1, len(self._by_port))
+            if port in self._liars or self._by_port[port] in self.true_closest(key):
+                continue
+            self.hold(key)
+            self.at(port)
+            found.append(self.ask(port, Get(key), GetResult)[0].found)
+        return mean(found)
+
+
+def test_disjoint_paths_find_what_one_path_is_lied_about_by_a_fifth_of_the_nodes() -> None:
+    found = {}
+    for paths in (1, 4):
+        network = Betrayed(settings=Settings(k=8, paths=paths), record=False)
+        network.populate(3000)
+        network.betray(0.2)
+        found[paths] = network.share_found(gets=200)
+    assert found[1] < 0.98, "one path is misled now and then, or this proves nothing"
+    assert found[4] >= 0.99, "what S/Kademlia 2007 found for a fifth of liars"
