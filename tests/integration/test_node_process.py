@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -68,11 +69,12 @@ class Nodes:
     def knows(self, number: int, count: int) -> bool:
         return self.client(number).inspect(timeout=2.0).table_size >= count
 
-    def network(self, count: int, *options: str) -> None:
+    def network(self, count: int, *options: str, first: int = 0) -> None:
         """So many nodes that know each other."""
-        for number in range(count):
-            self.start(number, *options)
-        wait_until(lambda: all(self.knows(number, min(4, count - 1)) for number in range(count)))
+        numbers = range(first, first + count)
+        for number in numbers:
+            self.start(number, *options, bootstrap=first)
+        wait_until(lambda: all(self.knows(number, min(4, count - 1)) for number in numbers))
 
     def end(self, number: int, how: signal.Signals) -> int:
         process = self.processes.pop(number)
@@ -204,6 +206,30 @@ def test_records_in_a_data_dir_survive_sigkill(nodes: Nodes, tmp_path: Path) -> 
     nodes.end(0, signal.SIGKILL)
     nodes.start(0, "--data-dir", str(tmp_path), bootstrap=None)
     assert [nodes.client(0).get(key(f"{n}"), timeout=5.0).value for n in range(50)] == [b"%d" % n for n in range(50)]
+
+
+def test_what_was_acknowledged_before_a_sigkill_amid_puts_is_there_after_it(nodes: Nodes, tmp_path: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    nodes.start(0, "--data-dir", str(tmp_path), bootstrap=None)
+    client, acknowledged = nodes.client(0), set[int]()
+
+    def put_on(first: int) -> None:
+        """Put one after the other until the node is gone."""
+        with contextlib.suppress(ClientDisconnected, ClientRefused):
+            for n in itertools.count(first, 8):
+                if client.put(key(f"{n}"), b"%d" % n * 200, timeout=5.0).acks:
+                    acknowledged.add(n)
+
+    with ThreadPoolExecutor(8) as pool:
+        putting = [pool.submit(put_on, first) for first in range(8)]
+        wait_until(lambda: len(acknowledged) >= 400)
+        nodes.end(0, signal.SIGKILL)
+        for each in putting:
+            each.result(10.0)
+    nodes.start(0, "--data-dir", str(tmp_path), bootstrap=None)
+    lost = [n for n in sorted(acknowledged) if client.get(key(f"{n}"), timeout=5.0).value != b"%d" % n * 200]
+    assert not lost
 
 
 def test_one_shot_commands_store_look_up_and_look_inside(nodes: Nodes) -> None:
@@ -385,16 +411,58 @@ GARBAGE = {
 }
 
 
+def not_held(nodes: Nodes, number: int, name: str) -> str:
+    """A name like ``name`` whose record, put through another node, that node does not hold."""
+    for n in range(100):
+        stored = nodes.client(number + 1).put(key(f"{name} {n}"), b"value", timeout=5.0)
+        held = {each.key for each in nodes.client(number).inspect(records=True, timeout=2.0).records}
+        if stored.acks == 4 and key(f"{name} {n}") not in held:
+            return f"{name} {n}"
+    raise AssertionError(f"node {number} holds everything")
+
+
+OTHERS = 100  # the first of their numbers
+
+
+@pytest.fixture(scope="module")
+def others() -> Iterator[Nodes]:
+    """A network in which a node does not hold every record: there are more of them than k."""
+    started = Nodes()
+    started.network(7, "--cache", "off", first=OTHERS)
+    yield started
+    started.close()
+
+
 @pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
-def test_garbage_closes_its_connection_is_counted_and_hurts_nothing_else(nodes: Nodes, garbage: bytes) -> None:
-    nodes.start(0, bootstrap=None)
-    nodes.client(0).put(key("x"), b"v", timeout=2.0)
-    with connected() as sock:
+def test_garbage_closes_its_connection_is_counted_and_hurts_no_lookup_through_that_node(
+    others: Nodes, garbage: bytes
+) -> None:
+    name = not_held(others, OTHERS, "amid garbage")
+    before = others.client(OTHERS).inspect(timeout=2.0).counters["malformed"]
+    with connected(OTHERS) as sock:
         sock.sendall(garbage)
         with contextlib.suppress(ConnectionResetError):
             assert sock.recv(1) == b""
-    assert nodes.client(0).get(key("x"), timeout=2.0).value == b"v"
-    assert nodes.client(0).inspect(timeout=2.0).counters["malformed"] == 1
+    found = others.client(OTHERS).get(key(name), timeout=2.0)
+    assert (found.found, found.value) == (True, b"value")
+    assert found.rpcs > 0, "the lookup left the node"
+    assert others.client(OTHERS).inspect(timeout=2.0).counters["malformed"] == before + 1
+
+
+@pytest.mark.parametrize("sent", [0, 2, 4, 9], ids=["nothing", "half-a-length", "the-length", "half-a-body"])
+def test_a_frame_that_ends_with_its_connection_hurts_no_lookup_through_that_node(others: Nodes, sent: int) -> None:
+    name = not_held(others, OTHERS, "amid truncated frames")
+    before = others.client(OTHERS).inspect(timeout=2.0).counters
+    with connected(OTHERS) as sock:
+        sock.sendall(encode(Envelope(CLUSTER, 1, None, Ping()))[:sent])
+        sock.shutdown(socket.SHUT_WR)
+        assert sock.recv(1) == b"", "neither answered nor kept open"
+    found = others.client(OTHERS).get(key(name), timeout=2.0)
+    assert (found.found, found.value) == (True, b"value")
+    assert found.rpcs > 0, "the lookup left the node"
+    after = others.client(OTHERS).inspect(timeout=2.0).counters
+    assert after["connections_in"] <= before["connections_in"]
+    assert after["malformed"] == before["malformed"], "what has not come to its end is not wrong"
 
 
 def test_slow_bytes_and_many_idle_connections_do_not_get_in_the_way(nodes: Nodes) -> None:
@@ -422,8 +490,8 @@ def test_ten_thousand_connections_and_all_garbage_at_once_leave_a_lookup_through
     if most < MANY + 500:
         pytest.skip(f"this machine allows {most} descriptors, and the test needs {MANY + 500}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    nodes.network(4)
-    assert nodes.client(2).put(key("x"), b"value", timeout=5.0).acks == 4
+    nodes.network(7)
+    wanted = not_held(nodes, 0, "x")
     frame = encode(Envelope(CLUSTER, 1, None, Ping()))
     with contextlib.ExitStack() as stack:
         for n in range(MANY):
@@ -434,9 +502,12 @@ def test_ten_thousand_connections_and_all_garbage_at_once_leave_a_lookup_through
             elif n % 7 == 0:
                 with contextlib.suppress(ConnectionError):
                     sock.sendall(frame[: 1 + n % (len(frame) - 1)])  # truncated, or the first of slow bytes
+                    if n % 2:
+                        sock.shutdown(socket.SHUT_WR)
         fresh = Client(HOST, BASE, CLUSTER)  # one that comes when all places are taken
-        found = fresh.get(key("x"), timeout=30.0)
+        found = fresh.get(key(wanted), timeout=30.0)
         assert (found.found, found.value) == (True, b"value")
+        assert found.rpcs > 0, "the lookup left the node"
         assert fresh.put(key("y"), b"new", timeout=30.0).acks == 4
         counters = fresh.inspect(timeout=30.0).counters
         fresh.close()
