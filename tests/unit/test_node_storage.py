@@ -1,8 +1,9 @@
 """The store: newest wins, expiry is absolute, quotas hold; in memory and in a file alike."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -11,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from node.durable import FILE, DurableStorage
 from node.errors import StorageError
-from node.storage import MemoryStorage, Storage, held
+from node.storage import PUBLISHER_SHARE, Kept, MemoryStorage, Storage, _Share, held
 from node.wire import Record
 
 KEY, A, B = b"k" * 20, b"a" * 20, b"b" * 20
@@ -180,29 +181,89 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         durable(tmp_path / "file")
 
 
+MOST = 6, 30  # records, and bytes of values
+KEYS = [bytes([n]) * 20 for n in range(8)]
+
+
+class Model:
+    """What a store should do, a rule a method, and nothing of how it does it."""
+
+    def __init__(self) -> None:
+        self.kept: dict[bytes, Kept] = {}
+
+    def put(self, new: Kept, wall: float) -> bool:
+        """Whether it is acknowledged."""
+        old = self.kept.get(new.record.key)
+        if new.record.expires_at <= wall:
+            return False
+        if old is not None and old.record.expires_at > wall and not self.wins(new, old):
+            old.republish_at = new.republish_at
+            return True
+        if not self.fits(new):
+            return False
+        self.kept[new.record.key] = new
+        return True
+
+    def wins(self, new: Kept, old: Kept) -> bool:
+        """The newest (version, publisher), and of the same the one that lives longer; a copy never against a record."""
+        if new.cached and not old.cached:
+            return False
+        ones, others = ((r.version, r.publisher, r.expires_at) for r in (new.record, old.record))
+        return ones > others or (old.cached and not new.cached and ones[:2] == others[:2])
+
+    def fits(self, new: Kept) -> bool:
+        """Whether what there would be with it, of all and of its publisher, is within the quota or no more than before."""
+        before = [kept.record for kept in self.kept.values()]
+        after = [record for record in before if record.key != new.record.key] + [new.record]
+
+        def within(then: list[Record], now: list[Record], share: float) -> bool:
+            amounts = [(len(each), sum(len(record.value) for record in each)) for each in (then, now)]
+            return all(b <= a or b <= share * most for a, b, most in zip(*amounts, MOST, strict=True))
+
+        def own(records: list[Record]) -> list[Record]:
+            return [record for record in records if record.publisher == new.record.publisher]
+
+        return within(before, after, 1.0) and within(own(before), own(after), PUBLISHER_SHARE)
+
+    def expire(self, wall: float) -> int:
+        """How many are dropped."""
+        before = len(self.kept)
+        self.kept = {key: kept for key, kept in self.kept.items() if kept.record.expires_at > wall}
+        return before - len(self.kept)
+
+    def reopen(self, wall: float, republish_at: float) -> None:
+        """Records that live are there after a restart, copies are not; all take their turn later."""
+        self.expire(wall)
+        self.kept = {key: Kept(kept.record, 0.0, republish_at) for key, kept in self.kept.items() if not kept.cached}
+
+
 class StoreAgainstModel(RuleBasedStateMachine):
-    """A store against a dictionary that keeps the newest, and of one version the one that lives longest."""
+    """A store in memory, with small quotas, against the model."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.storage = MemoryStorage()
-        self.model: dict[bytes, Record] = {}
-        self.wall = 0.0
+        self.model, self.wall = Model(), 0.0
+        self.storage = self.open()
+
+    def open(self) -> MemoryStorage:
+        return MemoryStorage(most_records=MOST[0], most_bytes=MOST[1])
 
     @rule(
-        key=st.sampled_from([KEY, A, B]), value=st.binary(max_size=9), version=st.integers(0, 5), life=st.integers(0, 9)
+        key=st.sampled_from(KEYS),
+        value=st.binary(max_size=9),
+        version=st.integers(0, 3),
+        publisher=st.sampled_from([A, B, KEY]),
+        life=st.integers(0, 9),
+        republish_at=st.integers(1, 99),
+        cached=st.booleans(),
     )
-    def store(self, key: bytes, value: bytes, version: int, life: int) -> None:
-        new = record(value, version, expires_at=self.wall + life, key=key)
-        why = self.storage.put(new, wall=self.wall, now=0.0, republish_at=0.0)
-        assert bool(why) == (life == 0)
-        old = self.alive(key)
-        if not why and (old is None or (new.version, new.expires_at) > (old.version, old.expires_at)):
-            self.model[key] = new
-
-    def alive(self, key: bytes) -> Record | None:
-        kept = self.model.get(key)
-        return kept if kept is not None and kept.expires_at > self.wall else None
+    def store(
+        self, key: bytes, value: bytes, version: int, publisher: bytes, life: int, republish_at: int, cached: bool
+    ) -> None:
+        new = record(value, version, publisher, self.wall + life, key)
+        why = self.storage.put(new, wall=self.wall, now=0.0, republish_at=republish_at, cached=cached)
+        acknowledged = self.model.put(Kept(new, 0.0, republish_at, cached), self.wall)
+        assert (not why) == acknowledged, why
 
     @rule(passed=st.integers(1, 5))
     def wait(self, passed: int) -> None:
@@ -210,15 +271,49 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @rule()
     def expire(self) -> None:
-        self.storage.expire(wall=self.wall)
-        self.model = {key: kept for key, kept in self.model.items() if kept.expires_at > self.wall}
+        assert self.storage.expire(wall=self.wall) == self.model.expire(self.wall)
 
     @invariant()
     def agrees(self) -> None:
-        assert {kept.record.key: kept.record for kept in self.storage.kept()} == self.model
-        for key in (KEY, A, B):
-            assert self.storage.get(key, wall=self.wall) == self.alive(key)
+        def told(all_kept: Iterable[Kept]) -> dict[bytes, tuple[Record, float, bool]]:
+            return {kept.record.key: (kept.record, kept.republish_at, kept.cached) for kept in all_kept}
+
+        expected = self.model.kept.values()
+        assert told(self.storage.kept()) == told(expected)
+        assert (len(self.storage), self.storage.size) == (
+            len(expected),
+            sum(len(kept.record.value) for kept in expected),
+        )
+        for key in KEYS:
+            kept = self.model.kept.get(key)
+            alive = kept.record if kept is not None and kept.record.expires_at > self.wall else None
+            assert self.storage.get(key, wall=self.wall) == alive
+
+
+class DurableStoreAgainstModel(StoreAgainstModel):
+    """The same in a file, which is closed and opened again now and then."""
+
+    def __init__(self) -> None:
+        self.folder = TemporaryDirectory()
+        super().__init__()
+
+    def open(self) -> MemoryStorage:
+        opened = durable(Path(self.folder.name), self.wall)
+        opened._most = _Share(*MOST)
+        return opened
+
+    @rule()
+    def reopen(self) -> None:
+        self.storage.close()
+        self.storage = self.open()
+        self.model.reopen(self.wall, republish_at=3600.0)
+
+    def teardown(self) -> None:
+        self.storage.close()
+        self.folder.cleanup()
 
 
 TestStoreAgainstModel = StoreAgainstModel.TestCase
-TestStoreAgainstModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStoreAgainstModel.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestDurableStoreAgainstModel = DurableStoreAgainstModel.TestCase
+TestDurableStoreAgainstModel.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
