@@ -30,10 +30,10 @@ from typing import NamedTuple
 
 from node.errors import RpcError
 from node.ids import BITS, BYTES, as_int, distance
-from node.peer import UNKNOWN, OnResult, Peer, Search
+from node.peer import UNKNOWN, OnResult, Peer, Search, record_of
 from node.routing import Bucket, Entry, Heard
 from node.storage import Kept, recency
-from node.wire import Answer, Contact, FindValue, Found, Ping, Record, Store
+from node.wire import Answer, Contact, FindValue, Ping, Record, Store
 
 TICK = 0.25  # s between two looks at what is due
 PINGS_PER_TICK = 3
@@ -266,7 +266,8 @@ class Maintenance:
         def done(contact: Contact, result: Answer | RpcError) -> None:
             nonlocal republished
             self._keep_newer(result, record)
-            if _has(result, record):
+            held = record_of(result, record.key, self._peer.clock.wall())
+            if held is not None and recency(held) >= recency(record):  # a copy that ends sooner is none
                 having.add(contact.id)
                 if len(having) == len(holders):
                     kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
@@ -279,7 +280,7 @@ class Maintenance:
 
     def _keep_newer(self, answer: Answer | RpcError, record: Record) -> None:
         """Who is no holder any more hears of no new version, and would hand the old one out as long as that lives."""
-        newer = answer.record if isinstance(answer, Found) else None
+        newer = record_of(answer, record.key, self._peer.clock.wall())
         if newer is not None and recency(newer) > recency(record):
             self._peer.keep(newer)
 
@@ -355,9 +356,3 @@ class Maintenance:
             self._send_next()
 
         return done
-
-
-def _has(answer: Answer | RpcError, record: Record) -> bool:
-    """Whether who answered a FIND_VALUE holds ``record`` or a newer one; a copy that ends sooner is none."""
-    held = answer.record if isinstance(answer, Found) else None
-    return held is not None and recency(held) >= recency(record)

@@ -6,6 +6,7 @@ given to it, so that the same code runs in a process and, by the hundred, in a t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -164,8 +165,8 @@ class Search:
         if self._ended is None:
             return
         self._slow_from.pop(contact.id, None)
-        if isinstance(result, Found | Stored):
-            self.lookup.answered(contact, result.contacts, self.peer.table.suspects())
+        if isinstance(result, Found | Stored) and self._fits(contact, result):
+            self.lookup.answered(contact, result.contacts[: self.peer.settings.k], self.peer.table.suspects())
             if isinstance(result, Stored):
                 if result.kept:
                     self.acked.add(contact.id)
@@ -178,6 +179,16 @@ class Search:
             self.lookup.failed(contact)
         self.advance()
 
+    def _fits(self, contact: Contact, answer: Found | Stored) -> bool:
+        """Whether this answers what that contact was asked; whoever says anything else has not answered."""
+        if isinstance(answer, Stored):
+            return contact.id in self.stored
+        if answer.record is None:
+            return True
+        return (
+            isinstance(self._message, FindValue) and record_of(answer, self.target, self.peer.clock.wall()) is not None
+        )
+
     def _end(self) -> None:
         ended, self._ended = self._ended, None
         if ended is None:
@@ -186,6 +197,12 @@ class Search:
         if self.record is None and (closest := self.lookup.closest()):
             self.hops = self.lookup.hops_to(closest[0])
         ended(self)
+
+
+def record_of(answer: Answer | RpcError, key: bytes, wall: float) -> Record | None:
+    """The record in an answer to a FIND_VALUE of ``key``, if it is one of that key and lives at that Unix time."""
+    record = answer.record if isinstance(answer, Found) else None
+    return record if record is not None and record.key == key and wall < record.expires_at < math.inf else None
 
 
 def finder(target: bytes, own: bytes, seeds: list[Contact], settings: Settings) -> Finder:
