@@ -64,7 +64,8 @@ class KademliaClient:
             result = self._client.put(key, value, version=version, timeout=timeout)
         except ClientError as error:
             raise _translated(error) from error
-        return Stored(result.acks, result.hops, result.rpcs, result.error)
+        # Who keeps a newer record has had this one: a key's versions are one worker's, which overtakes itself at most.
+        return Stored(result.acks + result.newer, result.hops, result.rpcs, result.error)
 
     def lookup(self, key: bytes, *, timeout: float) -> LookedUp:
         """See `LoadClient.lookup`."""

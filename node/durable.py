@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from node.errors import StorageError
-from node.storage import MemoryStorage
+from node.storage import Kept, MemoryStorage
 from node.wire import Record
 
 FILE = "records.sqlite"
@@ -52,7 +52,7 @@ class DurableStorage(MemoryStorage):
         self._database.execute(SCHEMA)
         self._database.execute("DELETE FROM records WHERE expires_at <= ?", (wall,))
         for row in self._database.execute("SELECT key, value, version, publisher, expires_at FROM records").fetchall():
-            self._keep(Record(*row), now=now, republish_at=republish_at)
+            self._records.keep(Kept(Record(*row), now, republish_at))
 
     def _write(self, record: Record) -> str:
         row = (record.key, record.value, record.version, record.publisher, record.expires_at)

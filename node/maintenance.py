@@ -291,7 +291,8 @@ class Maintenance:
         if search.complete and not holds:
             kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
             self._peer.call(others[0], FindValue(record.key), lambda _, result: self._keep_newer(result, record))
-        self._outbox.extend(Letter(contact, record, math.inf) for contact in others if contact.id not in search.acked)
+        reached = search.acked | search.outdone
+        self._outbox.extend(Letter(contact, record, math.inf) for contact in others if contact.id not in reached)
         self._send_next()
 
     # --- hand-off --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from node.ids import BYTES, distance
 from node.lookup import DisjointLookup, Finder, Lookup
 from node.routing import Heard, RoutingTable
 from node.settings import Settings
-from node.storage import Storage, held
+from node.storage import OUTDONE, Storage, held
 from node.wire import (
     NONCE_LIMIT,
     VALUE_LIMIT,
@@ -70,8 +70,8 @@ class Search:
 
     ``complete`` says whether the k closest were really asked. With a ``record`` to store, the final burst brings it
     along: who is a holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that
-    keep it, ``stored`` those that were asked to. A ``sparing`` one, which is there to find who is new, asks
-    of those that the table knows to be alive the beta closest and the farthest alone.
+    keep it, ``outdone`` those that keep a newer one, ``stored`` those that were asked to. A ``sparing`` one, which is
+    there to find who is new, asks of those that the table knows to be alive the beta closest and the farthest alone.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class Search:
         self.source: Contact | None = None  # whose answer held the record
         self.stored: set[bytes] = set()
         self.acked: set[bytes] = set()
+        self.outdone: set[bytes] = set()
         self._store = Store(record, search=True) if record is not None else None
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
@@ -168,8 +169,7 @@ class Search:
         if isinstance(result, Found | Stored) and self._fits(contact, result):
             self.lookup.answered(contact, result.contacts[: self.peer.settings.k], self.peer.table.suspects())
             if isinstance(result, Stored):
-                if result.kept:
-                    self.acked.add(contact.id)
+                note(result, contact, self.acked, self.outdone)
             elif result.record is not None:
                 self.record, self.source, self.hops = result.record, contact, self.lookup.hops_to(contact)
                 self._end()
@@ -205,6 +205,14 @@ def record_of(answer: Answer | RpcError, key: bytes, wall: float) -> Record | No
     return record if record is not None and record.key == key and wall < record.expires_at < math.inf else None
 
 
+def note(answer: Stored, contact: Contact, acked: set[bytes], outdone: set[bytes]) -> None:
+    """Take down whether who answered a STORE keeps the record, or a newer one."""
+    if answer.kept:
+        acked.add(contact.id)
+    elif answer.why == OUTDONE:
+        outdone.add(contact.id)
+
+
 def finder(target: bytes, own: bytes, seeds: list[Contact], settings: Settings) -> Finder:
     """A lookup, over disjoint paths if so many are wanted."""
     k, alpha, beta, paths = settings.k, settings.alpha, settings.beta, settings.paths
@@ -223,11 +231,13 @@ class Spread:
     def __init__(self, peer: Peer, record: Record, search: Search, reply: Reply) -> None:
         self._peer, self._search = peer, search
         self._reply: Reply | None = reply
-        self._holders, holds = peer.holders(record.key, search.lookup.closest())
-        self._kept_here = holds and not peer.keep(record)
-        self._left = [contact for contact in self._holders if contact.id not in search.stored]
+        holders, holds = peer.holders(record.key, search.lookup.closest())
+        why = peer.keep(record) if holds else "it is not for this node to keep"
+        self._kept_here, self._outdone_here = not why, why == OUTDONE
+        self._left = [contact for contact in holders if contact.id not in search.stored]
         self._waiting = {contact.id for contact in self._left}
-        self._acked = {contact.id for contact in self._holders if contact.id in search.acked}
+        self._acked = {contact.id for contact in holders if contact.id in search.acked}
+        self._outdone = {contact.id for contact in holders if contact.id in search.outdone}
         self._timeouts = search.timeouts
         self._message = Store(record)
         self._timer = peer.clock.call_later(STORE_LIMIT, self._end)
@@ -240,8 +250,8 @@ class Spread:
             self._end()
 
     def _on_result(self, contact: Contact, result: Answer | RpcError) -> None:
-        if isinstance(result, Stored) and result.kept:
-            self._acked.add(contact.id)
+        if isinstance(result, Stored):
+            note(result, contact, self._acked, self._outdone)
         if contact.id in self._waiting:  # else it is late
             self._waiting.discard(contact.id)
             self._timeouts += isinstance(result, RpcTimeout)
@@ -253,10 +263,10 @@ class Spread:
         if reply is None:
             return
         self._timer.cancel()
-        acks = len(self._acked) + self._kept_here
+        acks, newer = len(self._acked) + self._kept_here, len(self._outdone) + self._outdone_here
         rpcs = self._search.rpcs + len(self._left)
-        error = "" if acks else "no node keeps it"
-        reply(PutResult(acks, self._kept_here, self._search.hops, rpcs, self._timeouts, error))
+        error = OUTDONE if newer else "" if acks else "no node keeps it"
+        reply(PutResult(acks, self._kept_here, self._search.hops, rpcs, self._timeouts, error, newer))
 
 
 class Peer:
@@ -329,7 +339,11 @@ class Peer:
         return Found(() if record else self._known_near(message.key, sender), record)
 
     def _on_store(self, sender: Sender | None, message: Store) -> Stored:
-        why = self.keep(message.record, cached=message.cached)
+        record = message.record
+        if message.cached:  # how long copies may live here is for us to say
+            ends = min(record.expires_at, self.clock.wall() + self.settings.cache)
+            record = msgspec.structs.replace(record, expires_at=ends)
+        why = self.keep(record, cached=message.cached)
         return Stored(not why, why, self._known_near(message.record.key, sender) if message.search else ())
 
     def _known_near(self, target: bytes, sender: Sender | None) -> tuple[Contact, ...]:

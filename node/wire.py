@@ -134,7 +134,11 @@ class Put(Message, frozen=True, tag=16):
 
 
 class PutResult(Message, frozen=True, tag=17):
-    """How a store went. ``acks`` counts each holder once, the gateway too if it ``holds`` the record."""
+    """How a store went. ``acks`` counts each holder once, the gateway too if it ``holds`` the record.
+
+    ``newer`` counts the holders that keep a newer record of this key instead. ``error`` is not empty if there are any, if
+    nobody keeps the record, or if the search for the holders was cut short.
+    """
 
     acks: int
     holds: bool
@@ -142,6 +146,7 @@ class PutResult(Message, frozen=True, tag=17):
     rpcs: int
     timeouts: int
     error: str = ""
+    newer: int = 0
 
 
 class Get(Message, frozen=True, tag=18):

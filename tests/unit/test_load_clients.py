@@ -4,11 +4,13 @@ import time
 
 import pytest
 
-from loadtests.client import LookedUp, Stored
+from loadtests.client import KademliaClient, LookedUp, Stored
 from loadtests.config import Gateway, LoadOptions, Retry, Site, WorkerConfig
 from loadtests.errors import NoAnswer, Refused
 from loadtests.keys import value_of
 from loadtests.workload import Workload
+from node.client import Client
+from node.wire import PutResult
 
 SEED = 7
 
@@ -66,6 +68,12 @@ def made(answer, *, sites=(), worker="w", gateways=3, policy="random", **options
 
 
 RETRY = Retry(attempts=3, first_s=0.01, longest_s=0.02)
+
+
+def test_a_holder_that_keeps_a_newer_version_already_has_had_the_one_that_was_overtaken(monkeypatch):
+    answer = PutResult(acks=1, holds=False, hops=1, rpcs=9, timeouts=0, error="a newer one is kept", newer=4)
+    monkeypatch.setattr(Client, "put", lambda *_, **__: answer)
+    assert KademliaClient("127.0.0.1", 1, "c").store(bytes(20), b"v", version=3, timeout=1.0).acks == 5
 
 
 def test_a_retried_operation_is_one_row_with_its_attempts():

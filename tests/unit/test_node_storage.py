@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from node.durable import FILE, DurableStorage
 from node.errors import StorageError
-from node.storage import PUBLISHER_SHARE, Kept, MemoryStorage, Storage, _Share, held
+from node.storage import LIFE_SHARE, OUTDONE, PUBLISHER_SHARE, Kept, MemoryStorage, Storage, _Share, held, recency
 from node.wire import Record
 
 KEY, A, B = b"k" * 20, b"a" * 20, b"b" * 20
@@ -49,8 +49,11 @@ def put(storage: Storage, new: Record, *, wall: float = 0.0, republish_at: float
     ],
     ids=["newer", "older", "greater-publisher", "smaller-publisher"],
 )
-def test_the_newest_version_and_publisher_wins(storage: Storage, first: Record, second: Record, wins: bytes) -> None:
-    assert put(storage, first) == put(storage, second) == ""
+def test_the_newest_version_and_publisher_wins_and_what_loses_is_not_acknowledged(
+    storage: Storage, first: Record, second: Record, wins: bytes
+) -> None:
+    assert put(storage, first) == ""
+    assert put(storage, second) == ("" if wins == second.value else OUTDONE)
     found = storage.get(KEY, wall=0.0)
     assert found is not None
     assert found.value == wins
@@ -59,11 +62,18 @@ def test_the_newest_version_and_publisher_wins(storage: Storage, first: Record, 
 def test_of_one_version_the_one_that_was_put_later_wins(storage: Storage) -> None:
     put(storage, record(expires_at=30.0))
     assert put(storage, record(b"later", expires_at=3600.0)) == ""
-    assert put(storage, record(b"late", expires_at=30.0)) == ""
+    assert put(storage, record(b"late", expires_at=30.0)) == OUTDONE
     storage.expire(wall=60.0)
     found = storage.get(KEY, wall=60.0)
     assert found is not None
     assert found.value == b"later"
+
+
+def test_the_same_value_of_one_version_is_acknowledged_whoever_publishes_it(storage: Storage) -> None:
+    put(storage, record(version=1, publisher=B, expires_at=100.0))
+    assert put(storage, record(version=1, publisher=A, expires_at=130.0)) == "", "a client that tried another gateway"
+    assert put(storage, record(version=1, publisher=A, expires_at=1000.0)) == OUTDONE, "what is kept ends long before"
+    assert [kept.record.publisher for kept in storage.kept()] == [B]
 
 
 def test_what_has_expired_keeps_nothing_out(storage: Storage) -> None:
@@ -92,6 +102,17 @@ def test_republishing_neither_prolongs_a_life_nor_repeats_the_work(storage: Stor
     put(storage, record(expires_at=10.0), wall=5.0, republish_at=2.0)
     assert held(storage)[0].expires_at == 10.0
     assert [kept.republish_at for kept in storage.kept()] == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("other", "cached"),
+    [(record(version=1), False), (record(version=2, publisher=b"\0" * 20), False), (record(version=2), True)],
+    ids=["an-older-version", "another-publisher", "a-copy"],
+)
+def test_only_the_record_itself_puts_its_republication_off(storage: Storage, other: Record, cached: bool) -> None:
+    put(storage, record(version=2), republish_at=1.0)
+    storage.put(other, wall=0.0, now=0.0, republish_at=2.0, cached=cached)
+    assert [kept.republish_at for kept in storage.kept()] == [1.0]
 
 
 def test_what_has_expired_is_refused(storage: Storage) -> None:
@@ -132,6 +153,47 @@ def test_a_cached_copy_gives_way_to_the_record_and_never_the_other_way(storage: 
     newer = record(b"new", version=2, expires_at=5.0)
     storage.put(newer, wall=0.0, now=0.0, republish_at=9.0, cached=True)
     assert [kept.record for kept in storage.kept()] == [full], "it would leave nothing behind when it ends"
+
+
+def test_nothing_is_acknowledged_because_of_a_copy(storage: Storage) -> None:
+    copy = record(b"copy", version=5, expires_at=5.0)
+    storage.put(copy, wall=0.0, now=0.0, republish_at=9.0, cached=True)
+    assert put(storage, record(b"old", version=1)) == ""
+    assert storage.get(KEY, wall=0.0) == copy, "it is newer than the record, as long as it lives"
+    assert [kept.record.value for kept in storage.kept() if not kept.cached] == [b"old"]
+    assert storage.expire(wall=6.0) == 1
+    found = storage.get(KEY, wall=6.0)
+    assert found is not None
+    assert found.value == b"old"
+    storage.put(record(b"copy", version=6, expires_at=9.0), wall=6.0, now=0.0, republish_at=9.0, cached=True)
+    put(storage, record(b"new", version=6), wall=6.0)
+    assert [kept.record.value for kept in storage.kept()] == [b"new"]
+
+
+def test_the_end_of_a_copy_takes_no_record_out_of_the_file(tmp_path: Path) -> None:
+    first = durable(tmp_path)
+    first.put(record(b"copy", version=5, expires_at=5.0), wall=0.0, now=0.0, republish_at=9.0, cached=True)
+    put(first, record(b"old", version=1))
+    first.expire(wall=6.0)
+    first.close()
+    second = durable(tmp_path, wall=6.0)
+    assert [kept.record.value for kept in second.kept()] == [b"old"]
+    second.close()
+
+
+def test_copies_go_first_when_a_store_is_full() -> None:
+    storage = MemoryStorage(most_records=4, most_bytes=1000)
+    for n in range(4):
+        copy = record(b"12345", key=bytes([n]) * 20, publisher=(A, B)[n % 2])
+        assert storage.put(copy, wall=0.0, now=0.0, republish_at=9.0, cached=True) == ""
+    full = storage.put(record(key=KEY), wall=0.0, now=0.0, republish_at=9.0, cached=True)
+    assert "store is full" in full, "a copy pushes nothing out"
+    for n in range(4, 6):
+        assert put(storage, record(b"1", key=bytes([n]) * 20, publisher=A)) == ""
+        assert put(storage, record(b"1", key=bytes([n + 9]) * 20, publisher=B)) == ""
+    assert [kept.cached for kept in storage.kept()] == [False] * 4
+    assert (len(storage), storage.size) == (4, 4)
+    assert "store is full" in put(storage, record(key=KEY, publisher=b"c" * 20))
 
 
 def test_a_cached_copy_is_not_saved(tmp_path: Path) -> None:
@@ -189,32 +251,55 @@ class Model:
     """What a store should do, a rule a method, and nothing of how it does it."""
 
     def __init__(self) -> None:
-        self.kept: dict[bytes, Kept] = {}
+        self.records: dict[bytes, Kept] = {}
+        self.copies: dict[bytes, Kept] = {}  # the one that came last is last
 
     def put(self, new: Kept, wall: float) -> bool:
         """Whether it is acknowledged."""
-        old = self.kept.get(new.record.key)
         if new.record.expires_at <= wall:
             return False
-        if old is not None and old.record.expires_at > wall and not self.wins(new, old):
-            old.republish_at = new.republish_at
-            return True
-        if not self.fits(new):
+        return self.put_copy(new, wall) if new.cached else self.put_record(new, wall)
+
+    def put_record(self, new: Kept, wall: float) -> bool:
+        """Only what is newer takes a place; what is the same puts the turn to republish off."""
+        key, old = new.record.key, alive(self.records, new.record.key, wall)
+        if old is not None and recency(new.record) <= recency(old.record):
+            if recency(new.record) == recency(old.record):
+                old.republish_at = new.republish_at
+            return self.stands_for(old.record, new.record, wall)
+        if not self.fits(new, self.records, [*self.records.values()]):
             return False
-        self.kept[new.record.key] = new
+        self.records[key] = new
+        if key in self.copies and recency(self.copies[key].record)[:2] <= recency(new.record)[:2]:
+            del self.copies[key]
+        while self.copies and not self.within_quota([*self.records.values(), *self.copies.values()]):
+            self.copies.popitem()
         return True
 
-    def wins(self, new: Kept, old: Kept) -> bool:
-        """The newest (version, publisher), and of the same the one that lives longer; a copy never against a record."""
-        if new.cached and not old.cached:
+    def put_copy(self, new: Kept, wall: float) -> bool:
+        """A copy never takes the place of a record, and pushes nothing out."""
+        key = new.record.key
+        lasting, old = alive(self.records, key, wall), alive(self.copies, key, wall)
+        if lasting is not None:
+            return recency(lasting.record)[:2] == recency(new.record)[:2]
+        if old is not None and recency(new.record) <= recency(old.record):
+            return self.stands_for(old.record, new.record, wall)
+        if not self.fits(new, self.copies, [*self.records.values(), *self.copies.values()]):
             return False
-        ones, others = ((r.version, r.publisher, r.expires_at) for r in (new.record, old.record))
-        return ones > others or (old.cached and not new.cached and ones[:2] == others[:2])
+        self.copies.pop(key, None)
+        self.copies[key] = new
+        return True
 
-    def fits(self, new: Kept) -> bool:
+    def stands_for(self, kept: Record, wanted: Record, wall: float) -> bool:
+        """The same value under the same version, with at least half the life."""
+        lives = kept.expires_at - wall >= LIFE_SHARE * (wanted.expires_at - wall)
+        return lives and (kept.version, kept.value) == (wanted.version, wanted.value)
+
+    def fits(self, new: Kept, among: dict[bytes, Kept], counted: list[Kept]) -> bool:
         """Whether what there would be with it, of all and of its publisher, is within the quota or no more than before."""
-        before = [kept.record for kept in self.kept.values()]
-        after = [record for record in before if record.key != new.record.key] + [new.record]
+        before = [kept.record for kept in counted]
+        replaced = among.get(new.record.key)
+        after = [kept.record for kept in counted if kept is not replaced] + [new.record]
 
         def within(then: list[Record], now: list[Record], share: float) -> bool:
             amounts = [(len(each), sum(len(record.value) for record in each)) for each in (then, now)]
@@ -225,16 +310,36 @@ class Model:
 
         return within(before, after, 1.0) and within(own(before), own(after), PUBLISHER_SHARE)
 
+    def within_quota(self, counted: list[Kept]) -> bool:
+        """Whether all of these fit."""
+        return len(counted) <= MOST[0] and sum(len(kept.record.value) for kept in counted) <= MOST[1]
+
+    def get(self, key: bytes, wall: float) -> Record | None:
+        """The newest that lives, be it a copy."""
+        there = [kept.record for where in (self.records, self.copies) if (kept := alive(where, key, wall)) is not None]
+        return max(there, key=recency, default=None)
+
+    def all(self) -> list[Kept]:
+        return [*self.records.values(), *self.copies.values()]
+
     def expire(self, wall: float) -> int:
         """How many are dropped."""
-        before = len(self.kept)
-        self.kept = {key: kept for key, kept in self.kept.items() if kept.record.expires_at > wall}
-        return before - len(self.kept)
+        before = len(self.all())
+        for where in (self.records, self.copies):
+            for key in [key for key in where if alive(where, key, wall) is None]:
+                del where[key]
+        return before - len(self.all())
 
     def reopen(self, wall: float, republish_at: float) -> None:
         """Records that live are there after a restart, copies are not; all take their turn later."""
+        self.copies.clear()
         self.expire(wall)
-        self.kept = {key: Kept(kept.record, 0.0, republish_at) for key, kept in self.kept.items() if not kept.cached}
+        self.records = {key: Kept(kept.record, 0.0, republish_at) for key, kept in self.records.items()}
+
+
+def alive(where: dict[bytes, Kept], key: bytes, wall: float) -> Kept | None:
+    kept = where.get(key)
+    return kept if kept is not None and kept.record.expires_at > wall else None
 
 
 class StoreAgainstModel(RuleBasedStateMachine):
@@ -275,19 +380,15 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
     @invariant()
     def agrees(self) -> None:
-        def told(all_kept: Iterable[Kept]) -> dict[bytes, tuple[Record, float, bool]]:
-            return {kept.record.key: (kept.record, kept.republish_at, kept.cached) for kept in all_kept}
+        def told(all_kept: Iterable[Kept]) -> dict[tuple[bytes, bool], tuple[Record, float]]:
+            return {(kept.record.key, kept.cached): (kept.record, kept.republish_at) for kept in all_kept}
 
-        expected = self.model.kept.values()
+        expected = self.model.all()
         assert told(self.storage.kept()) == told(expected)
-        assert (len(self.storage), self.storage.size) == (
-            len(expected),
-            sum(len(kept.record.value) for kept in expected),
-        )
+        size = sum(len(kept.record.value) for kept in expected)
+        assert (len(self.storage), self.storage.size) == (len(expected), size)
         for key in KEYS:
-            kept = self.model.kept.get(key)
-            alive = kept.record if kept is not None and kept.record.expires_at > self.wall else None
-            assert self.storage.get(key, wall=self.wall) == alive
+            assert self.storage.get(key, wall=self.wall) == self.model.get(key, self.wall)
 
 
 class DurableStoreAgainstModel(StoreAgainstModel):

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from node.ids import key_of
+from node.maintenance import Maintenance
 from node.peer import Reply, Search
 from node.settings import Settings
+from node.storage import Kept
 from node.virtual import HOST, Network
-from node.wire import Answer, Contact, FindNode, FindValue, Found, Record, Request, Sender, Store, Stored
+from node.wire import (
+    Answer,
+    Contact,
+    FindNode,
+    FindValue,
+    Found,
+    Put,
+    PutResult,
+    Record,
+    Request,
+    Sender,
+    Store,
+    Stored,
+)
 
 # --- answers that do not answer -----------------------------------------------------------------
 
@@ -70,7 +87,7 @@ def test_of_an_answer_no_more_contacts_are_taken_than_anybody_is_asked_for() -> 
         answering(network, port, Found(crowd))
     network.trace.clear()
     network.get(1, "x")
-    ghosts = {destination for source, destination in ((s, d) for _, s, d, _ in network.trace) if destination >= 1000}
+    ghosts = {destination for _, _, destination, _ in network.trace if destination >= 1000}
     assert 0 < len(ghosts) <= 8
 
 
@@ -86,3 +103,62 @@ def test_a_republisher_does_not_rest_on_the_record_of_another_key() -> None:
     network.clock.run(90.0)
     assert network.holders(key) >= network.closest(key) - set(ports[:2])
     assert farthest.storage.get(key_of(b"another"), wall=network.clock.wall()) is None
+
+
+# --- acknowledgements ---------------------------------------------------------------------------
+
+
+def gateways(network: Network) -> tuple[int, int]:
+    """The node with the greatest identifier and the one with the smallest."""
+    by_id = sorted(network.peers, key=lambda port: network.peers[port].contact.id)
+    return by_id[-1], by_id[0]
+
+
+def test_a_store_that_loses_to_what_another_gateway_stored_is_not_acknowledged() -> None:
+    network = Network.of(20)
+    great, small = gateways(network)
+    key = key_of(b"x")
+    first, _ = network.ask(great, Put(key, b"first"), PutResult)
+    assert (first.acks, first.newer, first.error) == (8, 0, "")
+    second, _ = network.ask(small, Put(key, b"second"), PutResult)
+    assert (second.acks, second.newer, second.holds, second.error) == (0, 8, False, "a newer one is kept")
+    later, _ = network.ask(small, Put(key, b"second", 1), PutResult)
+    assert (later.acks, later.newer, later.error) == (8, 0, "")
+    assert {network.get(port, "x")[0].value for port in network.peers} == {b"second"}
+
+
+def test_a_store_that_is_tried_again_through_another_gateway_is_acknowledged() -> None:
+    network = Network.of(20)
+    great, small = gateways(network)
+    network.put(great, "x", 3)
+    network.clock.run(5.0)
+    again, _ = network.put(small, "x", 3)
+    assert (again.acks, again.newer, again.error) == (8, 0, "")
+
+
+def test_a_holder_of_a_newer_record_lacks_nothing() -> None:
+    network = Network.of(20)
+    network.put(1, "x", 2)
+    behind = network.place(Contact(key_of(b"behind"), HOST, 50))
+    maintenance = Maintenance(behind, [(HOST, 1)])
+    maintenance.start()
+    network.clock.run(2.0)
+    old = Record(key_of(b"x"), b"old", 1, bytes(20), network.clock.wall() + 1e6)
+    kept = Kept(old, network.clock.now, network.clock.now)
+    network.trace.clear()
+    behind.spread(old, partial(maintenance._republished, kept))
+    network.clock.run(2.0)
+    stores = [destination for _, _, destination, what in network.trace if what == "Store"]
+    assert stores
+    assert len(stores) == len(set(stores)), "whoever said that it keeps a newer one is not sent the old one again"
+
+
+def test_a_copy_lives_no_longer_than_who_takes_it_lets_copies_live() -> None:
+    network = Network.of(3, settings=Settings(k=8, cache=10.0))
+    wall, answers = network.clock.wall(), list[Answer]()
+    network.peers[2].handle(None, Store(record("x", wall + 1e6), cached=True), answers.append)
+    assert [kept.record.expires_at for kept in network.peers[2].storage.kept()] == [wall + 10.0]
+    off = Network.of(3, settings=Settings(k=8, cache=0.0)).peers[2]
+    off.handle(None, Store(record("x", wall + 1e6), cached=True), answers.append)
+    assert len(off.storage) == 0
+    assert [isinstance(answer, Stored) and answer.kept for answer in answers] == [True, False]
