@@ -49,6 +49,8 @@ class Finder(Protocol):
     def failed(self, contact: Contact) -> None: ...
     def hops_to(self, contact: Contact) -> int: ...
     def closest(self) -> list[Contact]: ...
+    def overtaken(self) -> bool: ...
+    def unheard(self) -> list[Contact]: ...
     def nearest(self) -> list[Contact]: ...
 
 
@@ -133,6 +135,24 @@ class Lookup:
         """Up to k contacts that answered, nearest first."""
         candidates = (self._candidates[distance] for distance in self._distances)
         return [c.contact for c in candidates if c.progress == ANSWERED][: self._k]
+
+    def overtaken(self) -> bool:
+        """Whether anybody slow is nearer than the last of `closest`, so that its answer would still change that."""
+        answered = 0
+        for distance in self._distances if self._given_up else ():
+            progress = self._candidates[distance].progress
+            if progress == SLOW:
+                return True
+            answered += progress == ANSWERED
+            if answered == self._k:
+                break
+        return False
+
+    def unheard(self) -> list[Contact]:
+        """Who was asked and has not answered: the slow and the failed."""
+        if not self._given_up:
+            return []
+        return [c.contact for c in self._by_id.values() if c.progress in (SLOW, FAILED)]
 
     def nearest(self) -> list[Contact]:
         """Up to k contacts that are neither slow nor failed, whether asked or not, nearest first."""
@@ -225,6 +245,14 @@ class DisjointLookup:
     def closest(self) -> list[Contact]:
         """See `Lookup.closest`: of all paths together."""
         return self._first(contact for path in self._paths for contact in path.closest())
+
+    def overtaken(self) -> bool:
+        """See `Lookup.overtaken`: of any path."""
+        return any(path.overtaken() for path in self._paths)
+
+    def unheard(self) -> list[Contact]:
+        """See `Lookup.unheard`: of all paths together."""
+        return [contact for path in self._paths for contact in path.unheard()]
 
     def nearest(self) -> list[Contact]:
         """See `Lookup.nearest`: of all paths together."""

@@ -51,6 +51,9 @@ COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
 GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is anybody waited for in a lookup at most
 FARTHEST = 2  # of the k closest, whom a sparing search asks
 LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
+CUT_SHORT = "the search was cut short"  # and so what was not found may be there
+DOUBT = 60.0  # s; who is silent for longer than that passes for gone
+MOST_REFUSING = 1024  # contacts; those that refused longest ago are forgotten
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
@@ -68,10 +71,11 @@ UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only t
 class Search:
     """One lookup under way: sends what `Lookup` asks for. It ends when that is done, has the value, or takes too long.
 
-    ``complete`` says whether the k closest were really asked. With a ``record`` to store, the final burst brings it
-    along: who is a holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that
-    keep it, ``outdone`` those that keep a newer one, ``stored`` those that were asked to. A ``sparing`` one, which is
-    there to find who is new, asks of those that the table knows to be alive the beta closest and the farthest alone.
+    One for a value waits for whoever was overtaken and is near before it ends without: it may be a holder. ``complete``
+    says whether the k closest were really asked. With a ``record`` to store, the final burst brings it along: who is a
+    holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that keep it,
+    ``outdone`` those that keep a newer one, ``stored`` those that were asked to. A ``sparing`` one, which is there to
+    find who is new, asks of those that the table knows to be alive the beta closest and the farthest alone.
     """
 
     def __init__(
@@ -95,10 +99,12 @@ class Search:
         self.acked: set[bytes] = set()
         self.outdone: set[bytes] = set()
         self._store = Store(record, search=True) if record is not None else None
+        self._for_value = value
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
         self._slow_from: dict[bytes, tuple[float, Contact]] = {}  # of those asked: when each counts as slow
         self._began = self._looked = peer.clock.monotonic()
+        self._stalled = False
         self._timer = peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
         peer.table.touch(target, self._began)
 
@@ -111,9 +117,28 @@ class Search:
             asked = self._spare(asked)
         if asked:
             self._ask(asked)
-        if self.lookup.done:
+        if self.lookup.done and not (self._for_value and self.lookup.overtaken()):
             self.complete = bool(self.lookup.closest()) or not self.peer.expects_others
             self._end()
+
+    def doubt(self) -> str:
+        """Why what was not found may be there all the same; empty if the k closest that live were heard.
+
+        Of those that were silent, here or lately before, the nearest may be holders. Who refused is dead, and none.
+        """
+        if not self.complete:
+            return f"{CUT_SHORT}: {'it took too long' if self.lookup.closest() else 'nobody answered'}"
+        silent = {c.id for c in self.lookup.unheard()} | self.peer.silent_lately()
+        silent -= self.peer.refusing.keys()
+        if not silent:
+            return ""
+        heard = {contact.id for contact in self.lookup.closest()}
+        nearest = sorted(heard | silent, key=lambda one: distance(one, self.target))[: self.peer.settings.k]
+        return (
+            ""
+            if 2 * len(heard.intersection(nearest)) >= len(nearest)
+            else f"{CUT_SHORT}: most of the closest were silent"
+        )
 
     def _spare(self, asked: list[Contact]) -> list[Contact]:
         """Whom of these to ask: those that are not known to be alive, and the farthest. The others pass for having answered.
@@ -149,10 +174,11 @@ class Search:
         if now - self._began >= LOOKUP_LIMIT:
             self._end()
             return
-        stalled = now - self._looked >= 2 * LOOK_FOR_SLOW  # we were busy: their answers may be waiting for us
+        # We were busy: their answers may be waiting for us. Not twice in a row: who is always busy would never look.
+        self._stalled = not self._stalled and now - self._looked >= 2 * LOOK_FOR_SLOW
         self._looked = now
         self._timer = self.peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
-        if stalled:
+        if self._stalled:
             return
         slow = [contact for due, contact in self._slow_from.values() if due <= now]
         for contact in slow:
@@ -185,9 +211,7 @@ class Search:
             return contact.id in self.stored
         if answer.record is None:
             return True
-        return (
-            isinstance(self._message, FindValue) and record_of(answer, self.target, self.peer.clock.wall()) is not None
-        )
+        return self._for_value and record_of(answer, self.target, self.peer.clock.wall()) is not None
 
     def _end(self) -> None:
         ended, self._ended = self._ended, None
@@ -265,7 +289,7 @@ class Spread:
         self._timer.cancel()
         acks, newer = len(self._acked) + self._kept_here, len(self._outdone) + self._outdone_here
         rpcs = self._search.rpcs + len(self._left)
-        error = OUTDONE if newer else "" if acks else "no node keeps it"
+        error = OUTDONE if newer else self._search.doubt() or ("" if acks else "no node keeps it")
         reply(PutResult(acks, self._kept_here, self._search.hops, rpcs, self._timeouts, error, newer))
 
 
@@ -295,6 +319,9 @@ class Peer:
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
         self._usual_rtt = 0.0  # s; 0 while unknown
+        self.refusing: dict[
+            bytes, None
+        ] = {}  # who refused when it was last asked, oldest first; it has ended, it seems
         self.overtaken = 0  # contacts that were slow in a lookup
         self.lag = self.lag_most = 0.0  # s by which calls came later than they were due: the last, and the most ever
         self._counts: dict[str, dict[type[Request], int]] = {name: {} for name in COUNTED}
@@ -456,10 +483,25 @@ class Peer:
             return
         if isinstance(result, RpcTimeout):
             self._count("timeouts", type(message))
-        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at, asked=asked)
         if sender is not None:
             result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
+        self._note_refusal(asked, result)
+        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at, asked=asked)
         done(asked, result if isinstance(result, RpcError) else RpcError("an answer without a sender"))
+
+    def _note_refusal(self, asked: Contact, result: Answer | RpcError) -> None:
+        self.refusing.pop(asked.id, None)
+        if isinstance(result, RpcRefused):
+            self.refusing[asked.id] = None
+            if len(self.refusing) > MOST_REFUSING:
+                del self.refusing[next(iter(self.refusing))]
+
+    def silent_lately(self) -> set[bytes]:
+        """Who answers no more, and did so not long ago."""
+        if self.table.alive() == len(self.table):
+            return set()
+        since = self.clock.monotonic() - DOUBT
+        return {e.contact.id for e in self.table.entries() if e.verified and e.failures and e.failing_since >= since}
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
@@ -501,7 +543,7 @@ class Peer:
         def ended(search: Search) -> None:
             found = search.record
             value, version = (found.value, found.version) if found else (b"", -1)
-            error = "" if found or search.complete else "the search was cut short"
+            error = "" if found else search.doubt()
             if found is not None:
                 self._leave_copy(found, search)
             reply(GetResult(found is not None, value, version, search.hops, search.rpcs, search.timeouts, error))

@@ -180,6 +180,32 @@ def test_if_all_are_slow_the_lookup_waits_for_them() -> None:
     assert lookup.done
 
 
+def test_who_is_slow_and_nearer_than_the_last_that_answered_would_still_change_the_outcome() -> None:
+    lookup = search([contact(n) for n in range(1, 5)], k=2, alpha=2)
+    slow, quick = lookup.queries()
+    assert not lookup.overtaken()
+    lookup.slow(slow)
+    lookup.answered(quick)
+    (third,) = lookup.queries()
+    lookup.answered(third)
+    assert lookup.done
+    assert lookup.overtaken()
+    assert lookup.unheard() == [slow]
+    lookup.failed(slow)
+    assert not lookup.overtaken()
+    assert lookup.unheard() == [slow]
+
+
+def test_who_is_slow_and_farther_than_all_that_answered_would_change_nothing() -> None:
+    lookup = search([contact(2), contact(9)], k=2, alpha=2)
+    near, far = lookup.queries()
+    lookup.slow(far)
+    lookup.answered(near, [contact(1)])
+    lookup.answered(lookup.queries()[0])
+    assert lookup.done
+    assert not lookup.overtaken()
+
+
 def test_suspects_in_an_answer_are_ignored() -> None:
     lookup = search([contact(9)], alpha=1)
     (first,) = lookup.queries()

@@ -254,7 +254,7 @@ def test_a_node_that_knows_nobody_does_not_claim_that_a_key_is_missing() -> None
     network = Network()
     network.start(3)
     result, _ = network.get(3, "anything")
-    assert (result.found, result.error) == (False, "the search was cut short")
+    assert (result.found, result.error) == (False, "the search was cut short: nobody answered")
 
 
 def test_a_node_alone_by_choice_stores_and_misses_for_certain() -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import pytest
 
 from node.ids import key_of
 from node.maintenance import Maintenance
-from node.peer import Reply, Search
+from node.peer import LOOK_FOR_SLOW, Reply, Search
 from node.settings import Settings
 from node.storage import Kept
-from node.virtual import HOST, Network
+from node.virtual import HOST, Network, Timer, VirtualClock
 from node.wire import (
     Answer,
     Contact,
@@ -162,3 +163,81 @@ def test_a_copy_lives_no_longer_than_who_takes_it_lets_copies_live() -> None:
     off.handle(None, Store(record("x", wall + 1e6), cached=True), answers.append)
     assert len(off.storage) == 0
     assert [isinstance(answer, Stored) and answer.kept for answer in answers] == [True, False]
+
+
+# --- the silent ---------------------------------------------------------------------------------
+
+
+def closest_of_all(name: str, count: int, k: int) -> list[int]:
+    """Of so many nodes the k closest to a key; they need not have been started."""
+    key = int.from_bytes(key_of(name.encode()))
+    return sorted(range(1, count + 1), key=lambda port: int.from_bytes(key_of(b"node %d" % port)) ^ key)[:k]
+
+
+def test_a_value_is_found_although_all_its_holders_are_slow() -> None:
+    holders = set(closest_of_all("x", 20, 4))
+    network = Network.of(
+        20, settings=Settings(k=4, cache=0.0), latency=lambda a, b, rng: 0.8 if {a, b} & holders else 0.002
+    )
+    network.clock.run(30.0)
+    for port in holders:
+        assert network.peers[port].keep(Record(key_of(b"x"), b"v", 1, bytes(20), network.clock.wall() + 1e6)) == ""
+    for port in set(network.peers) - network.holders(key_of(b"x")):
+        result, _ = network.get(port, "x")
+        assert (result.found, result.error) == (True, "")
+
+
+def test_nothing_is_missing_for_certain_while_most_of_the_closest_are_silent() -> None:
+    network = Network.of(20, settings=Settings(k=4, cache=0.0))
+    network.put(1, "x")
+    holders = network.holders(key_of(b"x"))
+    network.cut = lambda a, b: bool({a, b} & holders)
+    asking = next(port for port in network.peers if port not in holders)
+    for _ in range(2):  # and the second time all know that they are silent, and ask them no more
+        result, _ = network.get(asking, "x")
+        assert (result.found, result.error) == (False, "the search was cut short: most of the closest were silent")
+    stored, _ = network.put(asking, "x", 2)
+    assert stored.error == "the search was cut short: most of the closest were silent"
+    assert stored.acks > 0
+
+
+def test_a_missing_key_is_missing_for_certain_when_the_closest_are_dead() -> None:
+    network = Network.of(20, settings=Settings(k=4))
+    for port in closest_of_all("nothing", 20, 4):
+        network.kill(port)
+    for _ in range(2):
+        result, _ = network.get(min(network.peers), "nothing")
+        assert (result.found, result.error) == (False, "")
+
+
+def test_one_silent_node_leaves_a_missing_key_missing_for_certain() -> None:
+    network = Network.of(20, settings=Settings(k=4))
+    silent = closest_of_all("nothing", 20, 4)[0]
+    network.cut = lambda a, b: silent in (a, b)
+    for port in set(network.peers) - {silent}:
+        result, _ = network.get(port, "nothing")
+        assert (result.found, result.error) == (False, "")
+
+
+# --- being late oneself -------------------------------------------------------------------------
+
+
+class BusyClock(VirtualClock):
+    """Time on a loop that is always late with what comes soon."""
+
+    def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
+        return super().call_later(delay + 0.1 if 0.0 < delay <= LOOK_FOR_SLOW else delay, call)
+
+
+def test_a_node_that_is_always_late_still_overtakes_the_slow() -> None:
+    network = Network.of(20, clock=BusyClock())
+    silent = set(closest_of_all("nothing", 20, 3))
+    network.cut = lambda a, b: bool({a, b} & silent)
+    asking = next(port for port in network.peers if port not in silent)
+    for peer in network.peers.values():
+        peer.timeout_of = lambda contact: 2.0  # type: ignore[method-assign]
+    searched = list[Search]()
+    network.peers[asking].search(key_of(b"nothing"), searched.append)
+    took = network.clock.run(5.0, until=lambda: searched)
+    assert searched[0].lookup.done
+    assert took < 2.0, "not until what was asked has timed out"
