@@ -1,4 +1,4 @@
-"""TCP under a node: connections, request ids, deadlines. The only file of the node that knows asyncio.
+"""TCP under a node: all its connections, request ids, deadlines. Only this and `connections.py` know asyncio.
 
 - Requests go out only over connections that this node has dialled itself, by its dialing rule; answers come back on the
   connection on which the request came. Many requests are in flight on one connection.
@@ -7,16 +7,11 @@
 - A pool keeps POOL outgoing connections, least recently used out. One that turns out to be dead is dialled again once
   for the requests that waited on it (all are idempotent); one that is closed at once after dialling counts as refused:
   that is how a dead destination looks behind Toxiproxy.
-- Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
-  answer no more than MOST_WAITING requests are sent.
-- A connection with too many requests in work is not read from until some are answered. At most MOST_INCOMING connections
-  are taken; one more costs those that are idle for longest their places, who never sent a whole frame first.
+- At most MOST_INCOMING connections are taken; one more costs those that are idle for longest their places, who never sent
+  a whole frame first.
 - A connection on which nothing happens, or whose frame does not come to its end, is closed. So is the one that holds most,
   once frames that are not whole and what is not taken fill MOST_HELD bytes.
-- An incoming connection is of one node: whoever speaks for another one on it is closed. A node gets MOST_OF_ONE of them.
-- Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
-  own system call, and were all of them held back, one end would sleep while the other works.
-- Any frame that cannot be decoded closes its connection and is counted.
+- One node gets MOST_OF_ONE incoming connections.
 """
 
 from __future__ import annotations
@@ -29,9 +24,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address
-from typing import cast
 
 from node.budget import Budget
+from node.connections import Frames, Incoming, Outgoing, Pending
 from node.deadlines import TICK, Deadlines
 from node.environment import Done
 from node.errors import ListenError, RpcDisconnected, RpcError, RpcRefused, RpcTimeout, WireError
@@ -39,14 +34,9 @@ from node.wire import (
     Answer,
     Body,
     Contact,
-    Envelope,
-    ForeignClusterError,
-    FrameReader,
     Refusal,
     Request,
     Sender,
-    decode,
-    encode,
 )
 
 BACKLOG = 4096  # a frozen node must not block Toxiproxy's dial, which knows no time limit
@@ -55,19 +45,12 @@ POOL = 64
 MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
-AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
-MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
-IN_WORK = 512  # requests of one connection that have no answer yet
 MOST_OF_ONE = 8  # incoming connections; one is usual, and a few more while old ones are not known to be dead
-MOST_HELD = (
-    128 * 2**20
-)  # bytes in frames that are not whole and in writes that are not taken, of all connections together
+# Bytes in frames that are not whole and in writes that are not taken, of all connections together.
+MOST_HELD = 128 * 2**20
 # s without a frame; clients may be slower than nodes, which check contacts every minute
 IDLE_OUT, IDLE_IN = 120.0, 600.0
-FRAME_TIME = 30.0  # s from a frame's first byte to its last
 TIDY = 5.0  # s between two looks for such connections
-MOST_WAITING = 1024  # requests on one connection
-FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
 SWEEP = TICK  # s at least between two looks at the deadlines
 STALL = 0.1  # s by which a look that is late is put off once more
 LATE = 10.0  # s for which a timed-out request still takes its answer
@@ -94,276 +77,6 @@ class LoopClock:
 
     def call_later(self, delay: float, call: Callable[[], None]) -> asyncio.TimerHandle:
         return self.loop.call_later(delay, call)
-
-
-@dataclass(slots=True, eq=False)
-class Pending:
-    """A request that has no answer yet."""
-
-    contact: Contact
-    message: Request
-    done: Done
-    connection: Outgoing | None = None
-    rid: int = 0
-    sent_at: float = 0.0
-    redialled: bool = False
-    timed_out: bool = False
-    settled: bool = False
-
-
-class Frames(asyncio.Protocol):
-    """One connection, of either direction: cuts frames and counts."""
-
-    def __init__(self, owner: TcpTransport) -> None:
-        self._owner = owner
-        self._reader = FrameReader()
-        self.wire: asyncio.Transport | None = None
-        self.used_at = owner.loop.time()
-        self._unsent: list[bytes] = []
-        self._unsent_bytes = 0
-        self._held = 0  # reasons for which what comes has to wait
-        self._undealt: list[bytes] = []  # bodies that do
-        self.frames = 0
-        self._choked = False  # whether the other side does not take what is written
-        self._holds = 0  # bytes, as far as the budget knows
-        self.partial_since = 0.0  # when the first bytes of a frame came that is not whole yet; 0: none are waiting
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.wire = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-
-    def data_received(self, data: bytes) -> None:
-        self._owner.count["bytes_in"] += len(data)
-        try:
-            bodies = self._reader.feed(data)
-        except WireError as error:
-            self._malformed(error)
-            return
-        self.used_at = self._owner.loop.time()
-        if not self._reader.waiting:
-            self.partial_since = 0.0
-        elif bodies or not self.partial_since:
-            self.partial_since = self.used_at
-        if self._holds or self._reader.waiting:
-            self._tell_held()
-        if self._held or self._undealt:
-            self._undealt += bodies
-        else:
-            self._deal(bodies)
-
-    def _deal(self, bodies: list[bytes]) -> None:
-        """Decode what has come and pass it on, until it has to wait: one read may bring more than may be in work."""
-        owner = self._owner
-        try:
-            for number, body in enumerate(bodies):
-                if self._held:
-                    self._undealt = bodies[number:]
-                    return
-                envelope = decode(body, owner.cluster)
-                owner.count_kind(owner.kinds_in, envelope.message, len(body))
-                self.frames += 1
-                self.received(envelope)
-        except WireError as error:
-            self._malformed(error)
-
-    def go_on(self) -> None:
-        """Pass on what has waited."""
-        if not self._held and self.wire is not None and not self.wire.is_closing():
-            bodies, self._undealt = self._undealt, []
-            self._deal(bodies)
-
-    def _malformed(self, error: WireError) -> None:
-        self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
-        self.abort()
-
-    def send(self, envelope: Envelope) -> None:
-        """Send it before the event loop waits again. Raises WireError if it is too long."""
-        frame = encode(envelope)
-        wire, owner = self.wire, self._owner
-        if wire is not None and not wire.is_closing():
-            owner.count["bytes_out"] += len(frame)
-            owner.count_kind(owner.kinds_out, envelope.message, len(frame))
-            if not self._unsent:
-                owner.flush_soon(self)
-            self._unsent.append(frame)
-            self._unsent_bytes += len(frame)
-            if len(self._unsent) == AT_ONCE or self._unsent_bytes >= MUCH:
-                self.flush()
-
-    def pause_writing(self) -> None:
-        """See `asyncio.BaseProtocol`: the other side does not read."""
-        self._choked = True
-        self._tell_held()
-
-    def resume_writing(self) -> None:
-        """See `asyncio.BaseProtocol`: it reads again."""
-        self._choked = False
-        self._tell_held()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.BaseProtocol`."""
-        self._tell_held()
-
-    def _tell_held(self) -> None:
-        """Have the budget know what this connection makes us hold."""
-        holds = 0
-        if self.wire is not None and not self.wire.is_closing():
-            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked else 0)
-        if holds != self._holds:
-            self._holds = holds
-            self._owner.note_held(self, holds)
-
-    def flush(self) -> None:
-        """Write what `send` was given."""
-        frames, self._unsent, self._unsent_bytes = self._unsent, [], 0
-        if not frames or self.wire is None or self.wire.is_closing():
-            return
-        try:
-            self.wire.write(frames[0] if len(frames) == 1 else b"".join(frames))
-            if self._choked:
-                self._tell_held()
-        except RuntimeError:  # uvloop has closed it without a word, as it does when a dial is cut short
-            self._owner.loop.call_soon(self.connection_lost, None)
-
-    def abort(self) -> None:
-        if self.wire is not None:
-            self.wire.abort()
-
-    def stuck(self, now: float) -> bool:
-        """Whether a frame does not come to its end."""
-        return bool(self.partial_since) and now - self.partial_since >= FRAME_TIME
-
-    def received(self, envelope: Envelope) -> None:
-        raise NotImplementedError
-
-
-class Incoming(Frames):
-    """A connection that others dialled: requests in, answers out. No reading while the other side does not read.
-
-    `Outgoing` has no such rule: if both ends waited for each other to read, both would wait for ever.
-    """
-
-    def __init__(self, owner: TcpTransport) -> None:
-        super().__init__(owner)
-        self._in_work = 0
-        self.named = b""  # the identifier of the node that speaks on it; empty for clients
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._owner.incoming[self] = None
-        if not self._owner.admits(transport.get_extra_info("peername")):
-            self._owner.count["uninvited"] += 1
-            self.abort()
-            return
-        self._owner.make_room(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._owner.incoming.pop(self, None)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._pause()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._resume()
-
-    def _pause(self) -> None:
-        self._held += 1
-        if self._held == 1 and self.wire is not None and not self.wire.is_closing():
-            self.wire.pause_reading()
-
-    def _resume(self) -> None:
-        self._held -= 1
-        if not self._held and self.wire is not None and not self.wire.is_closing():
-            self.wire.resume_reading()
-            if self._undealt:
-                self._owner.loop.call_soon(self.go_on)
-
-    def idle(self) -> bool:
-        """Whether no request of it is in work."""
-        return not self._in_work
-
-    def received(self, envelope: Envelope) -> None:
-        message, rid, sender = envelope.message, envelope.rid, envelope.sender
-        if not isinstance(message, Request):
-            raise WireError(f"a {type(message).__name__} is no request")
-        if sender is not None and sender.contact.id != self.named:
-            self._name(sender.contact.id)
-        self._in_work += 1
-        if self._in_work == IN_WORK:
-            self._pause()
-        self._owner.handler(sender, message, lambda answer: self._answer(rid, answer))
-
-    def _name(self, identifier: bytes) -> None:
-        if self.named:
-            raise WireError("a connection is of one node, and another one speaks on it")
-        self.named = identifier
-        self._owner.hold_to_its_share(identifier)
-
-    def _answer(self, rid: int, answer: Answer) -> None:
-        owner = self._owner
-        try:
-            self.send(Envelope(owner.cluster, rid, owner.sender, answer))
-        except WireError as error:
-            self.send(Envelope(owner.cluster, rid, owner.sender, Refusal(str(error))))
-        if self._in_work == IN_WORK:
-            self._resume()
-        self._in_work -= 1
-
-
-class Outgoing(Frames):
-    """A connection that we dialled: requests out, answers in."""
-
-    def __init__(self, owner: TcpTransport, address: tuple[str, int]) -> None:
-        super().__init__(owner)
-        self.address = address
-        self.waiting: dict[int, Pending] = {}
-        self.queue: list[Pending] = []  # until it is connected
-        self.stood_at = 0.0
-        self.answered = False  # whether anything ever came back on it
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.stood_at = self.used_at = self._owner.loop.time()
-        queue, self.queue = self.queue, []
-        for pending in queue:
-            if not pending.timed_out:
-                self._owner.submit(self, pending)
-
-    def submit(self, pending: Pending) -> None:
-        """Send now, or as soon as the connection stands. Raises RpcRefused if too many wait, WireError if too long."""
-        if len(self.waiting) + len(self.queue) >= MOST_WAITING:
-            raise RpcRefused(f"{MOST_WAITING} requests wait for its answers already")
-        if self.wire is None:
-            self.queue.append(pending)
-            return
-        owner = self._owner
-        rid = next(owner.rids)
-        pending.connection, pending.rid, pending.sent_at = self, rid, time.monotonic()
-        self.send(Envelope(owner.cluster, rid, owner.sender, pending.message))
-        self.waiting[rid] = pending
-
-    def idle(self) -> bool:
-        """Whether nobody waits for anything on it; requests that have timed out do not count."""
-        return not self.queue and all(pending.timed_out for pending in self.waiting.values())
-
-    def received(self, envelope: Envelope) -> None:
-        self.answered = True
-        pending = self.waiting.pop(envelope.rid, None)
-        if pending is None:
-            return
-        if not isinstance(envelope.message, Answer):
-            raise WireError(f"a {type(envelope.message).__name__} is no answer")
-        self._owner.settle(pending, envelope.message, envelope.sender)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._owner.lost(self)
-
-    def met_nobody(self) -> bool:
-        """Whether it was closed at once after dialling."""
-        return not self.answered and self._owner.loop.time() - self.stood_at < FRESH
 
 
 def _refuse_all(sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:  # noqa: ARG001

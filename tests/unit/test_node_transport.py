@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from node import connections
 from node import transport as module
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.transport import TcpTransport
@@ -63,7 +64,7 @@ def ping(rid: int = 1) -> bytes:
 
 
 def test_too_many_requests_in_work_stop_the_reading_until_some_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "IN_WORK", 10)
+    monkeypatch.setattr(connections, "IN_WORK", 10)
 
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         _, writer = await asyncio.open_connection(HOST, PORT)
@@ -298,7 +299,8 @@ def test_a_loop_that_is_late_each_time_puts_timeouts_off_once_and_not_for_ever(m
 @pytest.mark.parametrize("sent", [b"", ping()[: HEADER + 3]], ids=["idle", "half-a-frame"])
 def test_an_idle_connection_and_a_stuck_one_are_closed(monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     monkeypatch.setattr(module, "TIDY", 0.01)
-    monkeypatch.setattr(module, "FRAME_TIME" if sent else "IDLE_IN", 0.02)
+    where, limit = (connections, "FRAME_TIME") if sent else (module, "IDLE_IN")
+    monkeypatch.setattr(where, limit, 0.02)
 
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         reader, writer = await asyncio.open_connection(HOST, PORT)
@@ -311,7 +313,7 @@ def test_an_idle_connection_and_a_stuck_one_are_closed(monkeypatch: pytest.Monke
 
 
 def test_a_connection_that_is_always_within_a_frame_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "FRAME_TIME", 0.05)
+    monkeypatch.setattr(connections, "FRAME_TIME", 0.05)
 
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         _, writer = await asyncio.open_connection(HOST, PORT)
@@ -416,7 +418,7 @@ def test_answers_of_one_turn_of_the_loop_leave_together_and_in_order() -> None:
         assert counting.writes == 2  # AT_ONCE, and the rest
         writer.close()
 
-    assert module.AT_ONCE < 30 <= 2 * module.AT_ONCE
+    assert connections.AT_ONCE < 30 <= 2 * connections.AT_ONCE
     run(test)
 
 
@@ -435,7 +437,7 @@ def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None
 
 
 def test_no_more_requests_wait_for_one_peer_than_may_and_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WAITING", 10)
+    monkeypatch.setattr(connections, "MOST_WAITING", 10)
 
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         results: list[Answer | RpcError] = []
