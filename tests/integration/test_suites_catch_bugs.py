@@ -36,7 +36,7 @@ BUGS = {
     "never forgives a contact that failed once": (
         "from node.routing import RoutingTable; from node import routing\n"
         "    failed, answered, shunned = RoutingTable.failed, RoutingTable.answered, set()\n"
-        "    RoutingTable.failed = lambda self, i, now: (shunned.add(i), failed(self, i, now))[1]\n"
+        "    RoutingTable.failed = lambda self, i, now, **rest: (shunned.add(i), failed(self, i, now, **rest))[1]\n"
         "    RoutingTable.answered = lambda self, contact, now, **rest: "
         "routing.Heard() if contact.id in shunned else answered(self, contact, now, **rest)"
     ),
