@@ -54,6 +54,7 @@ LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
 CUT_SHORT = "the search was cut short"  # and so what was not found may be there
 DOUBT = 60.0  # s; who is silent for longer than that passes for gone
 MOST_REFUSING = 1024  # contacts; those that refused longest ago are forgotten
+CACHE_HALVINGS = 64  # of a copy's life; far below LEAST_LIFE, and no number that overflows
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
@@ -574,13 +575,24 @@ class Peer:
             return
         than = distance(lacking[0].id, record.key)
         known = {c.id for c in search.lookup.nearest()} | {e.contact.id for e in self.table.entries() if e.alive}
-        beyond = sum(1 for one in (*known, self.contact.id) if distance(one, record.key) < than) - self.settings.k
-        life = self.settings.cache * 0.5**beyond
-        if beyond < 0:
+        closer = sum(1 for one in (*known, self.contact.id) if distance(one, record.key) < than)
+        beyond = max(closer, self._probably_within(than)) - self.settings.k
+        life = self.settings.cache * 0.5 ** min(beyond, CACHE_HALVINGS)
+        if closer < self.settings.k:
             self.call(lacking[0], Store(record), lambda _contact, _result: None)
         elif life >= LEAST_LIFE:
             copy = msgspec.structs.replace(record, expires_at=min(record.expires_at, self.clock.wall() + life))
             self.call(lacking[0], Store(copy, cached=True), lambda _contact, _result: None)
+
+    def _probably_within(self, reach: int) -> int:
+        """How many nodes are nearer than ``reach`` to any key, if they lie there as densely as around this one.
+
+        A lookup that soon finds its value has heard of few of them.
+        """
+        nearest = self.table.closest(self.contact.id, self.settings.k)
+        if len(nearest) < self.settings.k:
+            return 0  # these are all that there are
+        return (len(nearest) - 1) * reach // distance(nearest[-1].id, self.contact.id)
 
     def holders(self, key: bytes, closest: list[Contact]) -> tuple[list[Contact], bool]:
         """Of ``closest`` and this node the k closest to ``key``: the others, and whether this node is among them."""

@@ -304,9 +304,9 @@ def test_a_copy_on_the_path_lives_shorter_than_its_record_and_is_not_passed_on()
 
 
 def test_a_copy_lives_half_as_long_for_each_node_that_is_closer_beyond_the_holders() -> None:
-    """Node n is at distance n of the key, and the one that leaves copies, at distance 15, knows them all."""
+    """Node n is at distance n of the key, in sixteenths, and the one that leaves copies, at distance 15, knows them all."""
     network, key = Network(settings=Settings(k=8, cache=40.0)), bytes(20)
-    contacts = {n: Contact(n.to_bytes(20, "big"), HOST, n) for n in range(1, 16)}
+    contacts = {n: Contact((n << 156).to_bytes(20, "big"), HOST, n) for n in range(1, 16)}
     for there in contacts.values():
         network.place(there)
     own = network.peers[15]
@@ -323,6 +323,28 @@ def test_a_copy_lives_half_as_long_for_each_node_that_is_closer_beyond_the_holde
     (left,) = {kept.record.expires_at - 40.0 for kept in network.peers[9].storage.kept()}
     lives = [kept.record.expires_at - left for n in range(9, 15) for kept in network.peers[n].storage.kept()]
     assert lives == pytest.approx([40.0, 20.0, 10.0, 5.0, 2.5, 1.25])
+
+
+def test_a_copy_far_from_its_key_ends_soon_though_the_lookup_has_heard_of_few_that_are_closer() -> None:
+    network = Converged(settings=Settings(k=8, cache=60.0))
+    network.populate(400)
+    for port in range(1, 401):
+        network.at(port)
+    targets, lives = Random(5), dict[bool, list[float]]()
+    for _ in range(60):
+        key, port = random_id(targets), targets.randint(1, 400)
+        network.hold(key)
+        found, _ = network.ask(port, Get(key), GetResult)
+        assert found.found
+        network.clock.run(0.5)
+        ranked = sorted(network.peers, key=lambda port: distance(network.peers[port].contact.id, key))  # noqa: B023
+        for other, peer in network.peers.items():
+            for kept in peer.storage.kept():
+                if kept.record.key == key and kept.cached:
+                    far = ranked.index(other) >= 3 * 8
+                    lives.setdefault(far, []).append(kept.record.expires_at - network.clock.wall())
+    assert max(lives.get(True, [0.0])) < 30.0
+    assert max(lives[False]) > 30.0, "while those next to the holders live long"
 
 
 def test_disjoint_paths_find_the_true_closest() -> None:
