@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -78,8 +78,10 @@ class Maintenance:
     def __init__(self, peer: Peer, bootstrap: Sequence[tuple[str, int]]) -> None:
         self._peer = peer
         self._bootstrap = [Contact(UNKNOWN, host, port) for host, port in bootstrap]
-        self._outbox: deque[Letter] = deque()
+        self._outbox: OrderedDict[tuple[bytes, bytes], Letter] = OrderedDict()  # by contact and key
         self._owed: dict[bytes, float] = {}  # by contact: what came since then could not be handed over
+        self._handed: dict[bytes, float] = {}  # by contact: when everything was last sent on its way
+        self._put_off: set[bytes] = set()  # contacts that get what they are owed in a while; never iterated
         self._sending = 0
         self._bootstrap_asked = self._looked_around = self._lonely_pinged = 0.0
         self._alive = 0
@@ -112,7 +114,7 @@ class Maintenance:
         for kept in list(self._peer.storage.kept()):
             others = self._peer.table.closest(kept.record.key, k)
             if not kept.cached and others:
-                self._outbox.append(Letter(others[-1], kept.record, math.inf))
+                self._post(Letter(others[-1], kept.record, math.inf))
         self._send_next()
 
     def _left(self) -> None:
@@ -214,6 +216,8 @@ class Maintenance:
         self._peer.clock.call_later(EXPIRE_EVERY, self._expire)
         self._peer.storage.expire(wall=self._peer.clock.wall())
         self._owed = {i: since for i, since in self._owed.items() if self._peer.table.entry(i) is not None}
+        long_ago = self._peer.clock.monotonic() - SETTLED
+        self._handed = {i: when for i, when in self._handed.items() if when > long_ago}
 
     # --- republish -------------------------------------------------------------------------------
 
@@ -254,7 +258,8 @@ class Maintenance:
         elif closer >= NEAR or len(closest) < k:
             self._peer.spread(kept.record, partial(self._republished, kept))
         else:  # so close, we know the others: no lookup (paper, section 2.5)
-            self._outbox.extend(Letter(contact, kept.record, math.inf) for contact in closest[: k - 1])
+            for contact in closest[: k - 1]:
+                self._post(Letter(contact, kept.record, math.inf))
 
     def _leave_to(self, holders: Sequence[Contact], kept: Kept) -> None:
         """Rest if all of ``holders`` have the record, so that it is republished by them; else republish it.
@@ -292,7 +297,9 @@ class Maintenance:
             kept.republish_at = self._peer.clock.monotonic() + DISTANT * self._peer.republish_pause()
             self._peer.call(others[0], FindValue(record.key), lambda _, result: self._keep_newer(result, record))
         reached = search.acked | search.outdone
-        self._outbox.extend(Letter(contact, record, math.inf) for contact in others if contact.id not in reached)
+        for contact in others:
+            if contact.id not in reached:
+                self._post(Letter(contact, record, math.inf))
         self._send_next()
 
     # --- hand-off --------------------------------------------------------------------------------
@@ -305,14 +312,36 @@ class Maintenance:
         if heard.new and contact in self._peer.table.closest(self._peer.contact.id, self._peer.settings.k):
             # Who came with it, and has us not among its own closest, does not call on us: we have to look for it.
             self._changed = True
-        since = 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0
+        self._hand_over(contact, 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0)
+
+    def _hand_over(self, contact: Contact, since: float) -> None:
+        """Send what came since then, and what is owed; of everything, once in SETTLED at most, the next time later."""
+        now = self._peer.clock.monotonic()
+        again = self._handed.get(contact.id, -math.inf) + SETTLED
         since = min(since, self._owed.pop(contact.id, math.inf))
+        if since <= 0.0 and now < again:
+            self._owed[contact.id] = since
+            if contact.id not in self._put_off:
+                self._put_off.add(contact.id)
+                self._peer.clock.call_later(again - now, partial(self._hand_over_owed, contact.id))
+            return
         newcomer = as_int(contact.id)
         others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
+        posted = False
         for kept in self._peer.storage.kept():
             if kept.stored_at >= since and not kept.cached and self._is_mine_to_send(kept, newcomer, others):
-                self._outbox.append(Letter(contact, kept.record, since))
+                self._post(Letter(contact, kept.record, since))
+                posted = True
+        if posted and since <= 0.0:
+            self._handed[contact.id] = now
         self._send_next()
+
+    def _hand_over_owed(self, identifier: bytes) -> None:
+        """What was put off, unless that contact is silent by now: then when it answers again."""
+        self._put_off.discard(identifier)
+        entry = self._peer.table.entry(identifier)
+        if entry is not None and entry.alive and identifier in self._owed:
+            self._hand_over(entry.contact, self._owed[identifier])
 
     def _is_mine_to_send(self, kept: Kept, newcomer: int, others: Sequence[Entry]) -> bool:
         """Whether the newcomer should hold this record, and fewer than SENDERS others that hold it are closer than we.
@@ -333,26 +362,43 @@ class Maintenance:
         closer = (1 for entry in others if entry.number ^ key < here and entry.steady_since <= steady_from)
         return sum(itertools.islice(closer, SENDERS)) == SENDERS
 
+    def _post(self, letter: Letter) -> None:
+        """Put a letter into the outbox; one of the same record to the same contact takes its place, if it waits there."""
+        at = letter.contact.id, letter.record.key
+        waiting = self._outbox.get(at)
+        if waiting is not None:
+            record = max(waiting.record, letter.record, key=recency)
+            letter = Letter(letter.contact, record, min(waiting.since, letter.since))
+        self._outbox[at] = letter
+
     def _send_next(self) -> None:
+        """Send until the window is full. The silent are passed over: they would block it, and get all when they answer."""
         while self._outbox and self._sending < WINDOW:
-            letter = self._outbox.popleft()
-            if self._leaving is not None and self._peer.table.is_suspect(letter.contact.id):
-                continue  # no time to wait for the dead
+            _, letter = self._outbox.popitem(last=False)
+            if self._peer.table.is_suspect(letter.contact.id):
+                self._owe(letter)
+                continue
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
         if self._leaving is not None and not self._sending:
             self._left()
 
+    def _owe(self, letter: Letter) -> None:
+        """Note that a letter did not arrive; whoever has no entry is new when it answers, and gets everything."""
+        contact = letter.contact.id
+        if self._peer.table.entry(contact) is not None:
+            self._owed[contact] = min(letter.since, self._owed.get(contact, math.inf))
+
     def _landed(self, letter: Letter) -> OnResult:
         landed = False
 
-        def done(contact: Contact, result: Answer | RpcError) -> None:
+        def done(_: Contact, result: Answer | RpcError) -> None:
             nonlocal landed
             if landed:
                 return  # late
             landed = True
-            if isinstance(result, RpcError) and self._peer.table.entry(contact.id) is not None:
-                self._owed[contact.id] = min(letter.since, self._owed.get(contact.id, math.inf))
+            if isinstance(result, RpcError):
+                self._owe(letter)
             self._sending -= 1
             self._send_next()
 
