@@ -21,17 +21,19 @@ from node.environment import Clock
 from node.errors import ClientError, ConfigurationError, ListenError, StorageError
 from node.maintenance import Maintenance
 from node.parent import end_with_parent
-from node.peer import Peer
+from node.peer import CUT_SHORT, Peer
 from node.settings import Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport
-from node.wire import Contact, Sender
+from node.wire import Contact, GetResult, PutResult, Sender
 
 if TYPE_CHECKING:
     from node.client import Client
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
+MOST_VERSION = 2**63 - 1  # what SQLite takes
+UNCERTAIN = 3  # exit code
 COLLECT_AFTER = (20_000, 20, 20)  # allocations, and collections of the younger generation
 
 EPILOG = """examples:
@@ -42,7 +44,10 @@ EPILOG = """examples:
 
 When it serves, `serve` prints one line of JSON: {"event": "serving", "id": …, "host": …, "port": …, "pid": …}.
 SIGTERM and SIGINT make it leave. Exit codes: 0 it left, or the answer was yes; 1 the address is taken, or the answer
-was no; 2 wrong usage.
+was no; 2 wrong usage; 3 the search was cut short, so that nobody knows.
+
+Of the values that are put under a key the one with the greatest version is kept; `put` gives it the time unless told
+otherwise, so that the last one wins. `put` and `get` tell hops, RPCs and timeouts, `get` on standard error.
 
 The dialing rule: with --egress HOST:OFFSET the node dials every other node at HOST and that node's port + OFFSET
 instead of its own address. That is how a harness puts a proxy on each of its links."""
@@ -106,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--cluster", default="kademlia", help="the cluster's name (default: %(default)s)")
         for argument in takes:
             command.add_argument(argument)
+        if name == "put":
+            said = "the greatest one of a key is kept (default: the Unix time in milliseconds)"
+            command.add_argument("--version", type=_version, metavar="N", help=said)
         command.set_defaults(run=run)
     return parser
 
@@ -224,6 +232,12 @@ def _positive(text: str) -> int:
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def _version(text: str) -> int:
+    if not text.isdecimal() or int(text) > MOST_VERSION:
+        raise argparse.ArgumentTypeError(f"a whole number from 0 to {MOST_VERSION}, not {text!r}")
     return int(text)
 
 
@@ -412,21 +426,34 @@ def _ping(arguments: argparse.Namespace) -> int:
 
 def _put(arguments: argparse.Namespace) -> int:
     client = _client(arguments)
-    result = client.put(ids.key_of(os.fsencode(arguments.key)), os.fsencode(arguments.value), timeout=ASK_TIMEOUT)
+    key, value = ids.key_of(os.fsencode(arguments.key)), os.fsencode(arguments.value)
+    version = time.time_ns() // 1_000_000 if arguments.version is None else arguments.version
+    result = client.put(key, value, version=version, timeout=ASK_TIMEOUT)
     client.close()
-    _say({"acks": result.acks, "hops": result.hops, "rpcs": result.rpcs, "timeouts": result.timeouts})
-    return 0 if result.acks else 1
+    _say({"version": version, "acks": result.acks, "newer": result.newer, "holds": result.holds} | _cost(result))
+    if result.error:
+        sys.stderr.write(f"node: {result.error}\n")
+    if result.newer or not result.acks:
+        return UNCERTAIN if result.error.startswith(CUT_SHORT) else 1
+    return 0
 
 
 def _get(arguments: argparse.Namespace) -> int:
     client = _client(arguments)
     result = client.get(ids.key_of(os.fsencode(arguments.key)), timeout=ASK_TIMEOUT)
     client.close()
-    if not result.found:
-        sys.stderr.write(f"node: nothing is stored under {arguments.key!r}\n")
-        return 1
-    sys.stdout.buffer.write(result.value + b"\n")
-    return 0
+    if result.found:
+        sys.stdout.buffer.write(result.value + b"\n")
+        sys.stdout.flush()
+        sys.stderr.write(json.dumps({"version": result.version} | _cost(result)) + "\n")
+        return 0
+    why = result.error or f"nothing is stored under {arguments.key!r}"
+    sys.stderr.write(f"node: {why} {json.dumps(_cost(result))}\n")
+    return UNCERTAIN if result.error else 1
+
+
+def _cost(result: PutResult | GetResult) -> dict[str, object]:
+    return {"hops": result.hops, "rpcs": result.rpcs, "timeouts": result.timeouts}
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

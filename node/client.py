@@ -68,7 +68,7 @@ class _Connection:
     def request(self, message: Request, timeout: float) -> Body:
         """Send and wait. Raises ClientTimeout, ClientDisconnected or ClientProtocolError."""
         pending, rid = _Pending(), next(self._rids)
-        frame = encode(Envelope(self._cluster, rid, None, message))
+        frame = self._frame(rid, message)
         try:
             with self._lock:
                 if self.broken is not None:
@@ -87,6 +87,12 @@ class _Connection:
             raise pending.failure
         assert pending.answer is not None
         return pending.answer
+
+    def _frame(self, rid: int, message: Request) -> bytes:
+        try:
+            return encode(Envelope(self._cluster, rid, None, message))
+        except (WireError, OverflowError) as error:  # too long, or a number beyond 64 bits
+            raise ClientProtocolError(f"cannot be sent: {error}") from error
 
     def close(self) -> None:
         """Break the connection and wait for its reader."""
@@ -138,7 +144,7 @@ class Client:
 
     All methods raise a `ClientError`: ClientRefused if the node cannot be connected to, ClientTimeout after ``timeout``
     seconds without an answer, ClientDisconnected if the connection breaks meanwhile, ClientProtocolError for an answer
-    that is not of this protocol and cluster.
+    that is not of this protocol and cluster, and for a request that does not fit into it.
     """
 
     def __init__(self, host: str, port: int, cluster: str, *, connect_timeout: float = 2.0) -> None:
@@ -149,7 +155,7 @@ class Client:
         self._lock = threading.Lock()
 
     def put(self, key: bytes, value: bytes, *, version: int = 0, ttl: float | None = None, timeout: float) -> PutResult:
-        """Store ``value`` through this node."""
+        """Store ``value`` through this node. Of what is stored under a key, the greatest ``version`` is kept."""
         return self._ask(Put(key, value, version, ttl or 0.0), PutResult, timeout)
 
     def get(self, key: bytes, *, timeout: float) -> GetResult:

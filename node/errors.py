@@ -13,7 +13,7 @@ NodeError
     ├── ClientTimeout
     ├── ClientRefused
     ├── ClientDisconnected
-    └── ClientProtocolError    the answer is of another cluster, or cannot be understood
+    └── ClientProtocolError    the answer is of another cluster, or cannot be understood; or the request does not fit
 """
 
 from __future__ import annotations
@@ -80,4 +80,4 @@ class ClientDisconnected(ClientError):
 
 
 class ClientProtocolError(ClientError):
-    """The answer belongs to another cluster or is no message of ours."""
+    """The answer belongs to another cluster or is no message of ours, or the request is too long for one."""

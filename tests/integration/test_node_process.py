@@ -240,10 +240,19 @@ def test_one_shot_commands_store_look_up_and_look_inside(nodes: Nodes) -> None:
         return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
 
     assert json.loads(ask("put", "greeting", "hello").stdout)["acks"] == 3
+    assert json.loads(ask("put", "greeting", "never", "--version", "1").stdout)["newer"] == 3
     assert ask("get", "greeting").stdout == "hello\n"
     assert ask("get", "nothing").returncode == 1
     assert json.loads(ask("inspect").stdout)["contacts"] == 2
     assert json.loads(ask("ping").stdout)["round_trip_ms"] > 0
+
+
+@pytest.mark.parametrize(("size", "version"), [(FRAME_LIMIT, 0), (FRAME_LIMIT - 2000, 0), (1, 2**70)])
+def test_a_value_or_version_that_does_not_fit_is_an_error_of_the_client(nodes: Nodes, size: int, version: int) -> None:
+    nodes.start(0, bootstrap=None)
+    with pytest.raises(ClientProtocolError, match=r"over the limit|serialize ints"):
+        nodes.client(0).put(key("x"), bytes(size), version=version, timeout=5.0)
+    assert nodes.client(0).put(key("x"), b"fits", timeout=5.0).holds
 
 
 # --- pings for observers ------------------------------------------------------------------------

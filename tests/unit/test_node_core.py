@@ -1,6 +1,7 @@
 """The core of the node knows no loop, no socket and no clock; and its command line tells mistakes in one line."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 import node
 from node.__main__ import main
+from node.client import Client
+from node.wire import GetResult, Put, PutResult
 
 FOLDER = Path(next(iter(node.__path__)))
 PURE = ("ids", "routing", "lookup", "wire", "errors", "settings", "environment", "storage", "peer", "maintenance")
@@ -53,9 +56,10 @@ def test_the_node_imports_nothing_of_the_other_folders(module: str) -> None:
         (["serve", "--port", "1", "--republish", "60"], "with its unit (250ms, 10s, 2m, 1h), not '60'"),
         (["serve", "--port", "1", "--k", "0"], "a whole number from 1 on, not '0'"),
         (["get", "--at", "h:1"], "key"),
+        (["put", "--at", "h:1", "k", "v", "--version", "-1"], "a whole number from 0 to 9223372036854775807, not '-1'"),
         (["dance"], "'dance'"),
     ],
-    ids=["nothing", "no-port", "port", "id", "bootstrap", "egress", "duration", "k", "no-key", "unknown"],
+    ids=["nothing", "no-port", "port", "id", "bootstrap", "egress", "duration", "k", "no-key", "version", "unknown"],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -76,3 +80,59 @@ def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
     command = [sys.executable, "-P", "-c", program, *unneeded]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+PUT, GET = ["put", "--at", "h:1", "k", "v"], ["get", "--at", "h:1", "k"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "code", "said"),
+    [
+        (PUT, PutResult(4, True, 1, 9, 0), 0, ""),
+        (PUT, PutResult(4, True, 1, 9, 0, "the search was cut short: x"), 0, "node: the search was cut short: x\n"),
+        (PUT, PutResult(0, False, 1, 9, 2, "the search was cut short: x"), 3, "node: the search was cut short: x\n"),
+        (PUT, PutResult(0, False, 1, 9, 0, "no node keeps it"), 1, "node: no node keeps it\n"),
+        (PUT, PutResult(1, False, 1, 9, 0, "a newer one is kept", 3), 1, "node: a newer one is kept\n"),
+        (GET, GetResult(True, b"v", 5, 1, 3, 0), 0, '{"version": 5, "hops": 1, "rpcs": 3, "timeouts": 0}\n'),
+        (GET, GetResult(False, b"", -1, 1, 3, 0), 1, "node: nothing is stored under 'k' {"),
+        (
+            GET,
+            GetResult(False, b"", -1, 1, 3, 2, "the search was cut short: x"),
+            3,
+            "node: the search was cut short: x {",
+        ),
+    ],
+)
+def test_put_and_get_tell_how_it_went_and_whether_that_is_certain(
+    arguments: list[str],
+    answer: PutResult | GetResult,
+    code: int,
+    said: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Client, "_ask", lambda *_: answer)
+    assert main(arguments) == code
+    told = capfd.readouterr()
+    assert told.err == said or (said.endswith("{") and told.err.startswith(said))
+    if isinstance(answer, PutResult):
+        line = json.loads(told.out)
+        assert (line["acks"], line["newer"], line["holds"]) == (answer.acks, answer.newer, answer.holds)
+        assert (line["hops"], line["rpcs"], line["timeouts"]) == (answer.hops, answer.rpcs, answer.timeouts)
+    else:
+        assert told.out == "v\n" * answer.found
+
+
+def test_of_two_puts_the_later_has_the_greater_version_unless_it_is_given_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Put] = []
+
+    def ask(_: Client, message: Put, *__: object) -> PutResult:
+        asked.append(message)
+        return PutResult(1, True, 0, 0, 0)
+
+    monkeypatch.setattr(Client, "_ask", ask)
+    for moment in (1_700_000_000.0, 1_700_000_000.5):
+        monkeypatch.setattr("node.__main__.time.time_ns", lambda moment=moment: int(moment * 1e9))
+        main(PUT)
+    main([*PUT, "--version", "7"])
+    assert [message.version for message in asked] == [1_700_000_000_000, 1_700_000_000_500, 7]
