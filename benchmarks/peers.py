@@ -297,7 +297,8 @@ async def _ours(k: int, seconds: float) -> dict[str, Any]:
     from node.__main__ import collect_rarely
     from node.ids import key_of, random_id
     from node.maintenance import Maintenance
-    from node.peer import Peer, Search
+    from node.peer import Peer
+    from node.search import Search
     from node.settings import Settings
     from node.storage import MemoryStorage
     from node.transport import LoopClock, TcpTransport

@@ -21,7 +21,8 @@ from node.environment import Clock
 from node.errors import ClientError, ConfigurationError, ListenError, StorageError
 from node.maintenance import Maintenance
 from node.parent import end_with_parent
-from node.peer import CUT_SHORT, Peer
+from node.peer import Peer
+from node.search import CUT_SHORT
 from node.settings import Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport

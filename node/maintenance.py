@@ -30,8 +30,9 @@ from typing import NamedTuple
 
 from node.errors import RpcError
 from node.ids import BITS, BYTES, as_int, distance
-from node.peer import UNKNOWN, OnResult, Peer, Search, record_of
+from node.peer import UNKNOWN, OnResult, Peer
 from node.routing import Bucket, Entry, Heard
+from node.search import Search, record_of
 from node.storage import Kept, recency
 from node.wire import Answer, Contact, FindValue, Ping, Record, Store
 

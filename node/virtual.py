@@ -21,7 +21,8 @@ from node.environment import Done
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BITS, as_int, distance, key_of, random_id
 from node.maintenance import Maintenance
-from node.peer import Peer, Search
+from node.peer import Peer
+from node.search import Search
 from node.settings import Settings
 from node.storage import MemoryStorage
 from node.wire import (

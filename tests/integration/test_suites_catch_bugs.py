@@ -20,7 +20,7 @@ if "harness.nursery_main" in sys.orig_argv or {{"node", "serve"}} <= set(sys.ori
 {patch}
 """
 BUGS = {
-    "keeps nothing that it acknowledges": "from node.peer import Peer; Peer.keep = lambda self, record: ''",
+    "keeps nothing that it acknowledges": "from node.peer import Peer; Peer.keep = lambda self, record, **rest: ''",
     "hands nothing to newcomers": (
         "from node.maintenance import Maintenance; Maintenance._on_contact = lambda self, contact, heard: None"
     ),
@@ -47,7 +47,7 @@ BUGS = {
         "None if pending.timed_out else settle(self, pending, answer, sender)"
     ),
     "waits for whoever is slow": (
-        "from node import peer; peer.Search._overtake = lambda self: None\n"
+        "from node import peer, search; search.Search._overtake = lambda self: None\n"
         "    peer.Peer.timeout_of = lambda self, contact: 60.0"
     ),
     "knows seven others and no more": (

@@ -21,7 +21,19 @@ EXCEPTIONS = {  # the composition root, and the one target that knows the node
     "harness.cli": {"reports"},
     "harness.targets.kademlia": {"node"},
 }
-NODE_CORE = ("ids", "routing", "lookup", "storage", "wire", "peer", "maintenance", "settings", "environment")
+NODE_CORE = (
+    "ids",
+    "routing",
+    "lookup",
+    "storage",
+    "wire",
+    "peer",
+    "search",
+    "budget",
+    "maintenance",
+    "settings",
+    "environment",
+)
 WORLD = {"asyncio", "socket", "time", "random", "threading", "uvloop", "selectors"}
 LONGEST = 650  # lines
 

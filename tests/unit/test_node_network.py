@@ -13,7 +13,7 @@ import pytest
 from node.errors import RpcError, RpcRefused
 from node.ids import key_of
 from node.maintenance import Maintenance
-from node.peer import FARTHEST, Search
+from node.search import FARTHEST, Search
 from node.settings import Settings
 from node.virtual import HOST, Line, Network
 from node.wire import (

@@ -9,7 +9,7 @@ import pytest
 
 from node.ids import key_of
 from node.maintenance import Maintenance
-from node.peer import LOOK_FOR_SLOW, Reply, Search
+from node.search import LOOK_FOR_SLOW, Reply, Search
 from node.settings import Settings
 from node.storage import Kept
 from node.virtual import HOST, Network, Timer, VirtualClock

@@ -16,7 +16,8 @@ import pytest
 from node.ids import distance, key_of, random_id
 from node.lookup import Lookup
 from node.maintenance import Maintenance
-from node.peer import Peer, Search
+from node.peer import Peer
+from node.search import Search
 from node.settings import Settings
 from node.storage import MemoryStorage
 from node.virtual import HOST, MEDIAN_SESSION, Churn, Clients, Converged, Network
@@ -337,7 +338,7 @@ def test_a_copy_far_from_its_key_ends_soon_though_the_lookup_has_heard_of_few_th
         found, _ = network.ask(port, Get(key), GetResult)
         assert found.found
         network.clock.run(0.5)
-        ranked = sorted(network.peers, key=lambda port: distance(network.peers[port].contact.id, key))  # noqa: B023
+        ranked = sorted(network.peers, key=lambda port: distance(network.peers[port].contact.id, key))
         for other, peer in network.peers.items():
             for kept in peer.storage.kept():
                 if kept.record.key == key and kept.cached:
