@@ -229,6 +229,23 @@ def test_stop_ends_the_load_early_and_waits_for_what_is_in_flight(tmp_path):
     assert {row["outcome"] for row in rows} == {"ok"}
 
 
+@pytest.mark.parametrize("cluster", ["c", "refusing"])
+def test_users_who_never_think_leave_a_worker_its_turn(tmp_path, cluster):
+    """Each asks again at once, and who is refused waits for nothing in between."""
+    busy = {"rate_per_s": None, "users": 5, "think_s": 0.0, "stores": 1.0, "keys": 0}
+    with running(tmp_path, cluster=cluster, duration_s=60.0, load=busy) as worker:
+        worker.hear("up")
+        worker.start(ahead=0.0)
+        worker.hear("stats")
+        worker.say("stop")
+        drained = worker.hear("drained")
+        worker.say("quit")
+        worker.hear("bye")
+        rows = phase(worker.rows(), "load")
+    assert len(rows) == drained["rows"] == drained["requests"]
+    assert {row["outcome"] for row in rows} == ({"ok"} if cluster == "c" else {"refused"})
+
+
 def test_keys_that_nobody_takes_are_told(tmp_path):
     with running(tmp_path, cluster="refusing", load={"keys": 3}) as worker:
         worker.hear("up")
