@@ -233,7 +233,7 @@ def _unreachable(noted: str | None, why: EngineUnavailable) -> str:
         return f"its containers could not be looked for: {why}"
     return (
         f"its containers could not be looked for, they are in the engine at {noted}: start that, or set DOCKER_HOST (and its TLS "
-        f"variables) to it, and run `kadstorm cleanup` again ({why})"
+        f"variables) to it, and run `kadstorm cleanup` again; if it is gone for good, remove the session's folder ({why})"
     )
 
 

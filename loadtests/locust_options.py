@@ -7,7 +7,8 @@ master, which sends whatever is in its options when a test starts: also ``points
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -180,10 +181,20 @@ def curve_points(options: Any) -> list[list[float]] | None:
         return None
     name, given = parsed_shape(options)
     try:
-        points = OWN[name].points(float(options.rate), float(options.run_time), given)
+        rate = float(options.rate)
     except ValueError as error:
         raise ConfigError(f"--rate {options.rate}: a number is expected: {error}") from error
-    return [list(point) for point in points]
+    with of_the_shape(options):
+        return [list(point) for point in OWN[name].points(rate, float(options.run_time), given)]
+
+
+@contextmanager
+def of_the_shape(options: Any) -> Iterator[None]:
+    """What a shape says against its options, as a ConfigError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"--shape {options.shape}: {error}") from error
 
 
 def _model(options: Any) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from loadtests.locust_options import (
     filled,
     given_options,
     is_open,
+    of_the_shape,
     parsed_shape,
     shown_options,
 )
@@ -447,7 +448,8 @@ def _shape_users(environment: Environment) -> None:
     """Have Locust's own shape class set the number of users."""
     options = _options(environment)
     name, given = parsed_shape(options)
-    shape = SHAPES[name](float(options.num_users or 1), float(options.run_time), given)
+    with of_the_shape(options):
+        shape = SHAPES[name](float(options.num_users or 1), float(options.run_time), given)
     shape.runner = environment.runner
     environment.shape_class = shape
 

@@ -145,6 +145,7 @@ def test_a_shape_of_locusts_own_sets_the_users(tmp_path: Path) -> None:
         (("-T", "write"), "no tag write: there are store and lookup"),
         (("--shape", "ramp:to=5", "-t", "3s"), "--shape ramp takes to=…, over=…"),
         (("--shape", "hill", "-t", "3s"), "no shape 'hill'"),
+        (("--shape", "step:by=1,every=0.00001", "-t", "3s"), "--shape step:by=1,every=0.00001: "),
         (("--stores", 3, "--rate", 5), "stores"),
         (("--attempts", 0, "--rate", 5), "attempts"),
         (("--load-config", "nothing.json"), "--load-config nothing.json: cannot be read"),
