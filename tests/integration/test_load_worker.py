@@ -215,16 +215,21 @@ def test_it_ends_promptly_in_the_middle_of_the_load_and_every_operation_has_its_
     assert {row["error"] for row in rows} == {"cut_off"}
 
 
+def stopped_early(worker):
+    """What a worker says and has recorded that is told to stop in the middle of its load."""
+    worker.hear("up")
+    worker.start(ahead=0.0)
+    worker.hear("stats")
+    worker.say("stop")
+    drained = worker.hear("drained")
+    worker.say("quit")
+    worker.hear("bye")
+    return drained, phase(worker.rows(), "load")
+
+
 def test_stop_ends_the_load_early_and_waits_for_what_is_in_flight(tmp_path):
     with running(tmp_path, duration_s=60.0) as worker:
-        worker.hear("up")
-        worker.start(ahead=0.0)
-        worker.hear("stats")
-        worker.say("stop")
-        drained = worker.hear("drained")
-        worker.say("quit")
-        worker.hear("bye")
-        rows = phase(worker.rows(), "load")
+        drained, rows = stopped_early(worker)
     assert len(rows) == drained["rows"]
     assert {row["outcome"] for row in rows} == {"ok"}
 
@@ -234,14 +239,7 @@ def test_users_who_never_think_leave_a_worker_its_turn(tmp_path, cluster):
     """Each asks again at once, and who is refused waits for nothing in between."""
     busy = {"rate_per_s": None, "users": 5, "think_s": 0.0, "stores": 1.0, "keys": 0}
     with running(tmp_path, cluster=cluster, duration_s=60.0, load=busy) as worker:
-        worker.hear("up")
-        worker.start(ahead=0.0)
-        worker.hear("stats")
-        worker.say("stop")
-        drained = worker.hear("drained")
-        worker.say("quit")
-        worker.hear("bye")
-        rows = phase(worker.rows(), "load")
+        drained, rows = stopped_early(worker)
     assert len(rows) == drained["rows"] == drained["requests"]
     assert {row["outcome"] for row in rows} == ({"ok"} if cluster == "c" else {"refused"})
 
