@@ -61,6 +61,8 @@ class Pending:
 class Frames(asyncio.Protocol):
     """One connection, of either direction: cuts frames and counts."""
 
+    answers = False  # whether what is written is others' to take: what we ask ourselves has a limit of its own
+
     def __init__(self, owner: TcpTransport) -> None:
         self._owner = owner
         self._reader = FrameReader()
@@ -154,7 +156,7 @@ class Frames(asyncio.Protocol):
         """Have the budget know what this connection makes us hold."""
         holds = 0
         if self.wire is not None and not self.wire.is_closing():
-            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked else 0)
+            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked and self.answers else 0)
         if holds != self._holds:
             self._holds = holds
             self._owner.note_held(self, holds)
@@ -188,6 +190,8 @@ class Incoming(Frames):
 
     `Outgoing` has no such rule: if both ends waited for each other to read, both would wait for ever.
     """
+
+    answers = True
 
     def __init__(self, owner: TcpTransport) -> None:
         super().__init__(owner)
@@ -281,7 +285,7 @@ class Outgoing(Frames):
     def submit(self, pending: Pending) -> None:
         """Send now, or as soon as the connection stands. Raises RpcRefused if too many wait, WireError if too long."""
         if len(self.waiting) + len(self.queue) >= MOST_WAITING:
-            raise RpcRefused(f"{MOST_WAITING} requests wait for its answers already")
+            raise RpcRefused(f"{MOST_WAITING} requests wait for its answers already", dead=False)
         if self.wire is None:
             self.queue.append(pending)
             return

@@ -52,9 +52,13 @@ class RpcTimeout(RpcError):
 
 
 class RpcRefused(RpcError):
-    """The contact could not be dialled."""
+    """The contact could not be dialled. ``dead`` says whether that shows that nobody is there."""
 
     outcome = "refused"
+
+    def __init__(self, text: str, *, dead: bool = True) -> None:
+        super().__init__(text)
+        self.dead = dead
 
 
 class RpcDisconnected(RpcError):

@@ -260,7 +260,7 @@ class Maintenance:
             self._peer.spread(kept.record, partial(self._republished, kept))
         else:  # so close, we know the others: no lookup (paper, section 2.5)
             for contact in closest[: k - 1]:
-                self._post(Letter(contact, kept.record, math.inf))
+                self._post(Letter(contact, kept.record, kept.stored_at))
 
     def _leave_to(self, holders: Sequence[Contact], kept: Kept) -> None:
         """Rest if all of ``holders`` have the record, so that it is republished by them; else republish it.
@@ -300,7 +300,7 @@ class Maintenance:
         reached = search.acked | search.outdone
         for contact in others:
             if contact.id not in reached:
-                self._post(Letter(contact, record, math.inf))
+                self._post(Letter(contact, record, kept.stored_at))
         self._send_next()
 
     # --- hand-off --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from random import Random
 
 import msgspec
 
+from node.absences import Absences
 from node.diversity import limits_of
 from node.environment import Clock, Transport
 from node.errors import RpcError, RpcRefused, RpcTimeout
@@ -47,8 +48,6 @@ from node.wire import (
 
 COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
 GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is anybody waited for in a lookup at most
-DOUBT = 60.0  # s; who is silent for longer than that passes for gone
-MOST_REFUSING = 1024  # contacts; those that refused longest ago are forgotten
 CACHE_HALVINGS = 64  # of a copy's life; far below LEAST_LIFE, and no number that overflows
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 NONCES = 256  # of the last pings that are remembered for observers
@@ -87,9 +86,7 @@ class Peer:
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
         self._usual_rtt = 0.0  # s; 0 while unknown
-        self.refusing: dict[
-            bytes, None
-        ] = {}  # who refused when it was last asked, oldest first; it has ended, it seems
+        self.absences = Absences()
         self.overtaken = 0  # contacts that were slow in a lookup
         self.lag = self.lag_most = 0.0  # s by which calls came later than they were due: the last, and the most ever
         self._counts: dict[str, dict[type[Request], int]] = {name: {} for name in COUNTED}
@@ -219,6 +216,8 @@ class Peer:
         """Note that somebody answered, at the address where it says that it lives; a refusal is an answer, too."""
         now = self.clock.monotonic()
         self._note_rtt(now - sent_at)
+        if self.absences.known:
+            self.absences.answered(sender.contact.id)
         heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
         if heard:
             self.on_contact(sender.contact, heard)
@@ -253,23 +252,19 @@ class Peer:
             self._count("timeouts", type(message))
         if sender is not None:
             result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
-        self._note_refusal(asked, result)
-        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at, asked=asked)
+        now = self.clock.monotonic()
+        self._note_absence(asked, result, now)
+        self.table.failed(asked.id, now, asked_at=asked_at, asked=asked)
         done(asked, result if isinstance(result, RpcError) else RpcError("an answer without a sender"))
 
-    def _note_refusal(self, asked: Contact, result: Answer | RpcError) -> None:
-        self.refusing.pop(asked.id, None)
-        if isinstance(result, RpcRefused):
-            self.refusing[asked.id] = None
-            if len(self.refusing) > MOST_REFUSING:
-                del self.refusing[next(iter(self.refusing))]
-
-    def silent_lately(self) -> set[bytes]:
-        """Who answers no more, and did so not long ago."""
-        if self.table.alive() == len(self.table):
-            return set()
-        since = self.clock.monotonic() - DOUBT
-        return {e.contact.id for e in self.table.entries() if e.verified and e.failures and e.failing_since >= since}
+    def _note_absence(self, asked: Contact, result: Answer | RpcError, now: float) -> None:
+        """Who was never known to be there, or is known to be elsewhere, is not missed."""
+        entry = self.table.entry(asked.id)
+        if isinstance(result, RpcRefused) and result.dead:
+            if entry is None or entry.contact == asked:
+                self.absences.note(asked.id, now, refused=True)
+        elif entry is not None and entry.verified and entry.contact == asked:
+            self.absences.note(asked.id, now, refused=False)
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
@@ -340,16 +335,19 @@ class Peer:
         lacking = [c for c in search.lookup.closest() if search.source is None or c.id != search.source.id]
         if not lacking:
             return
-        than = distance(lacking[0].id, record.key)
+        there, than = lacking[0], distance(lacking[0].id, record.key)
         known = {c.id for c in search.lookup.nearest()} | {e.contact.id for e in self.table.entries() if e.alive}
         closer = sum(1 for one in (*known, self.contact.id) if distance(one, record.key) < than)
-        beyond = max(closer, self._probably_within(than)) - self.settings.k
-        life = self.settings.cache * 0.5 ** min(beyond, CACHE_HALVINGS)
         if closer < self.settings.k:
-            self.call(lacking[0], Store(record), lambda _contact, _result: None)
-        elif life >= LEAST_LIFE:
+            self.call(there, Store(record), lambda _contact, _result: None)
+        elif self.settings.cache:
+            self._send_copy(there, record, max(closer, self._probably_within(than)) - self.settings.k)
+
+    def _send_copy(self, there: Contact, record: Record, beyond: int) -> None:
+        life = self.settings.cache * 0.5 ** min(beyond, CACHE_HALVINGS)
+        if life >= LEAST_LIFE:
             copy = msgspec.structs.replace(record, expires_at=min(record.expires_at, self.clock.wall() + life))
-            self.call(lacking[0], Store(copy, cached=True), lambda _contact, _result: None)
+            self.call(there, Store(copy, cached=True), lambda _contact, _result: None)
 
     def _probably_within(self, reach: int) -> int:
         """How many nodes are nearer than ``reach`` to any key, if they lie there as densely as around this one.

@@ -100,8 +100,9 @@ class Search:
         """
         if not self.complete:
             return f"{CUT_SHORT}: {'it took too long' if self.lookup.closest() else 'nobody answered'}"
-        silent = {c.id for c in self.lookup.unheard()} | self.peer.silent_lately()
-        silent -= self.peer.refusing.keys()
+        absences, now = self.peer.absences, self.peer.clock.monotonic()
+        silent = {c.id for c in self.lookup.unheard()} | absences.silent(now)
+        silent -= absences.refusing()
         if not silent:
             return ""
         heard = {contact.id for contact in self.lookup.closest()}
@@ -144,6 +145,7 @@ class Search:
         """Look who is slow by now, and for whether it all takes too long."""
         now = self.peer.clock.monotonic()
         if now - self._began >= LOOKUP_LIMIT:
+            self.complete = self.lookup.done and bool(self.lookup.closest())  # if only the overtaken were waited for
             self._end()
             return
         # We were busy: their answers may be waiting for us. Not twice in a row: who is always busy would never look.
@@ -168,8 +170,8 @@ class Search:
             self.lookup.answered(contact, result.contacts[: self.peer.settings.k], self.peer.table.suspects())
             if isinstance(result, Stored):
                 note(result, contact, self.acked, self.outdone)
-            elif result.record is not None:
-                self.record, self.source, self.hops = result.record, contact, self.lookup.hops_to(contact)
+            elif (found := record_of(result, self.target, self.peer.clock.wall())) is not None:
+                self.record, self.source, self.hops = found, contact, self.lookup.hops_to(contact)
                 self._end()
                 return
         else:
@@ -181,9 +183,7 @@ class Search:
         """Whether this answers what that contact was asked; whoever says anything else has not answered."""
         if isinstance(answer, Stored):
             return contact.id in self.stored
-        if answer.record is None:
-            return True
-        return self._for_value and record_of(answer, self.target, self.peer.clock.wall()) is not None
+        return answer.record is None or (self._for_value and answer.record.key == self.target)
 
     def _end(self) -> None:
         ended, self._ended = self._ended, None

@@ -199,7 +199,7 @@ class TcpTransport:
         try:
             connection.submit(pending)
         except (RpcRefused, WireError) as error:
-            refused = error if isinstance(error, RpcRefused) else RpcRefused(str(error))
+            refused = error if isinstance(error, RpcRefused) else RpcRefused(str(error), dead=False)
             self.loop.call_soon(self._fail, pending, refused)  # a caller is never called back before `send` returns
 
     # --- connections -----------------------------------------------------------------------------
@@ -285,7 +285,8 @@ class TcpTransport:
             waiting = [*connection.queue, *connection.waiting.values()]
             connection.queue, connection.waiting = [], {}
             for pending in waiting:
-                self._fail(pending, RpcRefused(f"cannot dial {host}:{port}: {error}"))
+                refused = isinstance(error, ConnectionRefusedError | ConnectionResetError)
+                self._fail(pending, RpcRefused(f"cannot dial {host}:{port}: {error}", dead=refused))
 
     def lost(self, connection: Outgoing) -> None:
         """A connection of ours has ended: what waited on it is sent once more, or has failed."""

@@ -6,6 +6,7 @@ import heapq
 import os
 import secrets
 import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -62,7 +63,8 @@ class KademliaHandle:
     def store(self, key: str, value: bytes, *, timeout: float) -> int:
         """See `NodeHandle.store`. Keys are hashed as in the paper."""
         try:
-            return self.client.put(key_of(key.encode()), value, timeout=timeout).acks
+            version = time.time_ns() // 1_000_000  # of two stores of one key the later one wins
+            return self.client.put(key_of(key.encode()), value, version=version, timeout=timeout).acks
         except NodeError as error:
             raise TargetError(f"{self.address.name} did not store {key!r}: {error}") from error
 
