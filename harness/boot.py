@@ -131,7 +131,8 @@ def boot(
         wait([starting], timeout=LOOK_EVERY)
     starting.result()
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
-    if plan.actions or plan.experiment.get("durable"):  # a load alone needs none of this
+    by_hand = plan.experiment.get("durable") or plan.experiment.get("interactive")
+    if plan.actions or by_hand:  # a load alone needs none of this
         see_that_links_are_in_reach(topology)
     return Booted(cluster, server, version, keeper)
 

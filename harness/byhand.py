@@ -260,6 +260,10 @@ def down(session: str | None, say: Say) -> int:
             say(line["said"])
     deadline = time.monotonic() + ENDING
     while folder.exists():
+        if (folder / "session.json").exists() and not Lock(folder / "lock").is_held():
+            raise HarnessError(
+                f"{folder.name} has ended, but something of it could not be removed: `kadstorm cleanup` tries again"
+            )
         if time.monotonic() > deadline:
             raise HarnessError(f"{folder.name} does not end; `kadstorm cleanup --all` ends it")
         time.sleep(0.05)  # its folder is the last thing to go: that it is gone is all that can be seen from here

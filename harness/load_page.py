@@ -30,8 +30,9 @@ from harness.events import Events
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
 from harness.links import Topology
+from harness.load_options import patience as longest
 from harness.load_options import worker_options
-from harness.loading import READBACK_PER_KEY, client_site
+from harness.loading import READBACK_PER_KEY, check_cluster, client_site, preload_limit
 from harness.panel import ClusterPanel, PanelServer
 from harness.plan import save_plan
 from harness.records import (
@@ -116,6 +117,7 @@ class Page:
         tell(f"Locust's page, with Kadstorm's panel: http://{self._host}:{self._port}/ (Ctrl-C ends the session)")
         self._events.emit("phase", name="load")
         while locust.poll() is None:
+            check_cluster(booted.cluster.members)
             self._interrupt.sleep(LOOK_EVERY * 3)
         self._interrupt.check()  # a Ctrl-C may have reached Locust before us
         raise LoadFailed(f"Locust ended: {describe_exit(locust.returncode)}\n{tail(self._log)}")
@@ -166,7 +168,14 @@ class Page:
 
     def _end_locust(self, locust: subprocess.Popen[bytes]) -> None:
         """End the master, and wait for its workers as well: rows are theirs."""
-        patience = END_WITHIN + READBACK_PER_KEY * stores(self._run_dir)
+        load = self._plan.experiment["load"]
+        patience = (
+            END_WITHIN
+            + longest(load)
+            + preload_limit(load)
+            + 3 * load["timeout_us"] / 1e6
+            + READBACK_PER_KEY * stores(self._run_dir)
+        )
         everyone, until = family(locust.pid), time.monotonic() + patience
         locust.terminate()
         while (left := living(everyone)) and time.monotonic() < until:

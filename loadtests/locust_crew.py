@@ -78,14 +78,17 @@ class Crew:
         self._gone, self._ended, self._finished, self._rows = set(), {}, set(), {}
         self._watch = gevent.spawn(self._look_forever)
 
-    def end(self) -> list[Ended]:
-        """Have every worker end its test, wait until its rows are written; what became of each."""
+    def end(self, busy: float) -> list[Ended]:
+        """Have every worker end its test, wait until its rows are written; what became of each.
+
+        ``busy`` (s) is how long what a worker is in the middle of may take.
+        """
         if self._watch is None:
             return []
         gevent.killall([self._watch])
         self._watch = None
         self._ask(END)
-        patience = END_WITHIN + (self._environment.stop_timeout or 0.0)
+        patience = END_WITHIN + busy + (self._environment.stop_timeout or 0.0)
         self._await(self._ended, patience, "ended the test")
         return list(self._ended.values())
 

@@ -44,7 +44,7 @@ from loadtests.locust_options import (
     shown_options,
 )
 from loadtests.panel import PanelPage, SessionSilent, ask
-from loadtests.phases import preload, read_back
+from loadtests.phases import preload, preload_limit, read_back
 from loadtests.recorder import FLUSH_EVERY, Operation, Recorder
 from loadtests.shapes import SHAPES
 from loadtests.users import TASKS_OF, ClosedUser, LoadUser, OpenUser, RequestEvents
@@ -187,6 +187,8 @@ class LocustPlugin:
         LoadUser.idle = True
         if self._recorder is not None:
             self._recorder.close()
+        if self._workload is not None:
+            self._workload.close()
         self._workload = self._recorder = None
         if isinstance(environment.runner, WorkerRunner):
             log.error("%s", error)
@@ -283,11 +285,18 @@ class LocustPlugin:
             if _options(environment).read_back:
                 self._crew.finish(_options(environment).operation_timeout)
             return
+        runner = environment.runner
         self._end_test(environment)
+        if isinstance(runner, WorkerRunner):  # before Locust's own farewell, after which nobody listens to this worker
+            _tell(runner, ENDED, self._last)
         self._finish(environment)
+        if isinstance(runner, WorkerRunner):
+            runner.send_message(FINISHED)
 
     def _end_crew(self, environment: Environment, crew: Crew) -> None:
-        if ended := crew.end():
+        load = self._configuration(environment, _options(environment), "check").load
+        # Before it hears of the end, a worker may have to store its first keys, and after it to wait for an operation.
+        if ended := crew.end(load.patience_s + preload_limit(load)):
             _judge(environment, ended)
             options = _options(environment)
             if options.headless and options.read_back:  # there is no other test, and soon nobody who listens

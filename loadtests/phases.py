@@ -15,6 +15,7 @@ from typing import TypeVar
 from gevent.pool import Pool
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_exponential
 
+from loadtests.config import LoadOptions
 from loadtests.errors import ControlError
 from loadtests.keys import FIRST_VERSION
 from loadtests.recorder import Operation
@@ -22,6 +23,7 @@ from loadtests.workload import Request, Workload
 
 SIDE_BY_SIDE = 64
 PRELOAD_ATTEMPTS = 5
+PRELOAD_PER_KEY = 0.05  # s
 PRELOAD_WAIT = (0.2, 2.0)  # s: first and longest wait between two attempts
 READBACK_ASKS = 3  # gateways that must agree before a key counts as lost
 
@@ -46,6 +48,12 @@ class ReadBack:
     lost: int
     unreachable: int
     wrong: int
+
+
+def preload_limit(load: LoadOptions) -> float:
+    """Seconds that storing the first keys may take."""
+    tries = PRELOAD_ATTEMPTS * load.timeout_s + (PRELOAD_ATTEMPTS - 1) * PRELOAD_WAIT[1]
+    return tries + PRELOAD_PER_KEY * load.keys
 
 
 def preload(workload: Workload) -> Preloaded:

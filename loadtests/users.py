@@ -18,6 +18,7 @@ import gevent
 from locust import User, tag, task
 from locust.event import EventHook
 from locust.exception import StopUser
+from locust.user.task import LOCUST_STATE_STOPPING
 
 from loadtests.alarm import Alarm
 from loadtests.recorder import Operation
@@ -87,7 +88,8 @@ class ClosedUser(LoadUser):
                 raise StopUser
             operation = self.workload.operate_next(self.due, self.number)
             self.due = operation.finished + think
-            if think or operation.outcome != "ok":  # who is refused at once must let others have their turn
+            # Who is refused at once must let others have their turn, and whoever is to leave leaves now.
+            if think or operation.outcome != "ok" or self._state == LOCUST_STATE_STOPPING:
                 return
 
 

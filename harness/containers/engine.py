@@ -165,7 +165,10 @@ def _connect(url: str, tls: TLSConfig | None) -> Engine:
 
 
 def _tls_known(url: str) -> TLSConfig | None:
-    return next((tls for where, tls in candidates() if where == url), None)
+    try:
+        return next((tls for where, tls in candidates() if where == url), None)
+    except EngineUnavailable:  # a context that does not exist says nothing of this address
+        return None
 
 
 def _tls_of_environment() -> TLSConfig | None:

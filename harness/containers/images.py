@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import requests
+import urllib3
 from docker.errors import DockerException, ImageNotFound
 
 from harness.containers import rootfs
@@ -31,6 +33,9 @@ TOXIPROXY_DOCKERFILE = Path(__file__).with_name("toxiproxy.Dockerfile")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 OUTPUT_SHOWN = 15  # lines of a failed build
 NO_REGISTRY = ("pull access denied", "failed to resolve", "dial tcp", "no such host")
+
+# What a pull or a build may end in; its stream is read past the client, which would translate it.
+SILENCES = (DockerException, requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 Tell = Callable[[str], None]
 
@@ -125,7 +130,7 @@ def _pull(engine: Engine, reference: str, tell: Tell) -> None:
     try:
         for line in engine.api.pull(repository, tag=tag, stream=True, decode=True):
             _note(line, output, tell)
-    except DockerException as error:
+    except SILENCES as error:
         output.append(str(error))
     if not exists(engine, reference):
         raise ImageFailed(_failure("pulling", reference, output))
@@ -202,7 +207,7 @@ def build_one(
             labels={LABEL: reference}, rm=True, forcerm=True, decode=True,
         ):  # fmt: skip
             _note(line, output, tell)
-    except DockerException as error:
+    except SILENCES as error:
         raise ImageFailed(f"building {reference}: {error}") from error
     if not exists(engine, reference):
         raise ImageFailed(_failure("building", reference, output))

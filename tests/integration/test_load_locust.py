@@ -209,18 +209,36 @@ def test_shed_operations_are_told_and_are_exit_code_4(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+def test_ctrl_c_ends_master_and_workers_together_and_loses_none(tmp_path: Path) -> None:
+    """A terminal's Ctrl-C reaches all of them at once, so that workers leave before their master has asked them to."""
+    process = start(tmp_path, "--keys", 10, "--processes", 2, "--rate", 100, "-t", "60s", "--read-back")
+    await_rows(process, *(tmp_path / "rows" / f"load-{index}.arrow" for index in range(2)))
+    for each in (psutil.Process(process.pid), *psutil.Process(process.pid).children()):
+        each.send_signal(signal.SIGINT)
+    code, said, rows = ended(tmp_path, process)
+    assert "is lost" not in said, said
+    assert went_well(code, said), said
+    assert set(rows["worker"]) == {"load-0", "load-1"}
+    assert set(rows["phase"]) == {"preload", "load", "readback"}
+
+
 def test_a_worker_that_is_killed_is_named_and_is_exit_code_3(tmp_path: Path) -> None:
     process = start(tmp_path, "--keys", 10, "--rate", 100, "-t", "12s", "--processes", 2)
     path = tmp_path / "rows" / "load-1.arrow"
-    while not path.exists() or path.stat().st_size < 20_000:
-        assert process.poll() is None
-        time.sleep(0.05)
+    await_rows(process, path)
     victim = next(child for child in psutil.Process(process.pid).children() if has_open(child, path))
     os.kill(victim.pid, signal.SIGKILL)
     code, said, rows = ended(tmp_path, process)
     assert code == 3, said
     assert re.search(r"load-1: worker \S+ \(index 1\) is lost: .*; it last told of \d+ operations", said)
     assert set(load(rows)["worker"]) == {"load-0", "load-1"}
+
+
+def await_rows(process: subprocess.Popen[str], *paths: Path) -> None:
+    """Wait until each of these files holds some rows of the load."""
+    while not all(path.exists() and path.stat().st_size > 20_000 for path in paths):
+        assert process.poll() is None
+        time.sleep(0.05)
 
 
 def has_open(process: psutil.Process, path: Path) -> bool:
