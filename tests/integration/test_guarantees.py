@@ -393,7 +393,7 @@ def test_cleanup_removes_what_a_dead_session_left_and_leaves_living_ones_alone(
     background: Any, experiment: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KADSTORM_STATE", str(tmp_path / "state"))
-    dead, dead_folder = background(experiment())
+    dead, dead_folder = background(experiment(duration="60s"))  # which it does not live to see
     await_event(dead_folder, "clock")
     living, living_folder = background(experiment())
     await_event(living_folder, "clock")
