@@ -43,6 +43,7 @@ class Finder(Protocol):
     def done(self) -> bool: ...
     @property
     def converged(self) -> bool: ...
+    def reseed(self, contacts: Sequence[Contact]) -> None: ...
     def queries(self) -> list[Contact]: ...
     def answered(self, contact: Contact, contacts: Iterable[Contact] = (), suspects: Container[bytes] = ()) -> None: ...
     def slow(self, contact: Contact) -> None: ...
@@ -96,6 +97,10 @@ class Lookup:
     def converged(self) -> bool:
         """Whether the beta closest have all answered."""
         return all(c.progress == ANSWERED for c in self._nearest()[: self._beta])
+
+    def reseed(self, contacts: Sequence[Contact]) -> None:
+        """Take more contacts of our own table in; those that are known already change nothing."""
+        self._learn(contacts, 0, ())
 
     def queries(self) -> list[Contact]:
         """Whom to ask now; they count as asked."""
@@ -218,6 +223,11 @@ class DisjointLookup:
     def converged(self) -> bool:
         """See `Lookup.converged`: of every path."""
         return all(path.converged for path in self._paths)
+
+    def reseed(self, contacts: Sequence[Contact]) -> None:
+        """See `Lookup.reseed`; dealt out among the paths."""
+        for number, path in enumerate(self._paths):
+            path.reseed(contacts[number :: len(self._paths)])
 
     def queries(self) -> list[Contact]:
         """See `Lookup.queries`."""

@@ -84,6 +84,9 @@ class Search:
         """Ask whom there is to ask; end if there is nothing left to learn."""
         if self._ended is None:
             return
+        if self.lookup.done and len(self.lookup.closest()) < self.peer.settings.k:
+            # Those that we began with may all have gone, though others that we know have not.
+            self.lookup.reseed(self.peer.table.seeds(self.target, self.peer.settings.k))
         asked = self.lookup.queries()
         if asked and self._sparing and self.lookup.converged:
             asked = self._spare(asked)

@@ -334,7 +334,8 @@ def test_a_cluster_whose_links_cannot_be_dialled_from_here_fails_at_once(
 
     monkeypatch.setattr(boot, "create_connection", unroutable)
     (tmp_path / NODE_LOGS_DIR).mkdir()
-    plan = make_plan(load_experiment(experiment(), []))
+    fault = {"at": "1s", "for": "1s", "latency": {"latency": "9ms", "from": "all", "to": "all"}}
+    plan = make_plan(load_experiment(experiment(timeline=[fault]), []))
     with (
         Session(tmp_path) as session,
         ExitStack() as stack,

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from node.errors import RpcError, RpcRefused
-from node.ids import key_of
+from node.ids import distance, key_of
 from node.maintenance import Maintenance
 from node.search import FARTHEST, Search
 from node.settings import Settings
@@ -576,3 +576,20 @@ def test_a_request_of_a_stranger_does_not_make_it_known_before_it_answers() -> N
     network.peers[1].handle(ghost, Ping(), lambda answer: None)
     network.clock.run(3.0)
     assert ghost.contact not in network.peers[1].table.closest(ghost.contact.id, 8)
+
+
+def test_a_lookup_whose_first_contacts_have_all_gone_goes_on_to_others_that_it_knows() -> None:
+    network = Network.of(12, settings=Settings(k=3))
+    network.clock.run(30.0)
+    name = "precious"
+    network.put(1, name)
+    asker = max(network.peers, key=lambda port: distance(network.peers[port].contact.id, key_of(name.encode())))
+    known = network.peers[asker].table.seeds(key_of(name.encode()), 4)
+    network.peers[known[3].port].storage.put(
+        Record(key_of(name.encode()), b"kept", 9, bytes(20), network.clock.wall() + 99.0),
+        wall=network.clock.wall(), now=network.clock.now, republish_at=network.clock.now + 99.0,
+    )  # fmt: skip
+    for contact in known[:3]:
+        network.kill(contact.port)
+    found, _ = network.get(asker, name)
+    assert found.value == b"kept"
