@@ -90,6 +90,8 @@ class LocustPlugin:
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Choose the model's user class; end with exit code 2 if the options make no sense."""
+        # -t is a timer of gevent's loop, whose time stands still while Locust is imported: it would end by so much earlier.
+        gevent.get_hub().loop.update_now()
         options = _options(environment)
         self._folder = Path(options.operations)  # a worker's own: its options become the master's when a test starts
         try:

@@ -103,7 +103,7 @@ def test_the_open_model_leaves_the_rows_that_a_run_leaves(tmp_path: Path) -> Non
     assert (rows["phase"] == "preload").sum() == 10
     gaps = load(rows)["intended"].sort_values().diff().dropna()
     assert gaps.max() < 0.0101  # every 10 ms, and not one left out
-    assert len(gaps) > 150
+    assert len(gaps) > 200  # -t counts from the load's beginning, not from Locust's import
 
 
 def test_the_closed_model_has_as_many_users_as_were_asked_for(tmp_path: Path) -> None:
