@@ -16,7 +16,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
-from chaos.observing import Pair, affected_pairs, milliseconds, sample, until_shown
+from chaos.observing import SHORTEST, Pair, affected_pairs, milliseconds, sample, until_shown
 from harness.observation import Observation, Probe
 from harness.records import Action
 from harness.transfers import Transfer
@@ -27,6 +27,7 @@ MISS = 1e-6  # chance that none of them is hit
 BLIND = 0.01  # chance of that from which on nothing is said
 ALL = 1000  # toxicity, in thousandths
 ALLOWANCE = 2.0  # s for a transfer on top of what the effect itself may take
+LOOKS = 3  # one after another, that must all show an effect: a machine that stalls for a moment looks like one, too
 
 Hit = Callable[[Action, Transfer, Transfer], bool | None]  # action, what was seen, what was seen before
 
@@ -66,12 +67,26 @@ class ThroughLinks:
             return Observation(
                 dict.fromkeys(action.targets), {"unknown": "too few connections would be hit to see one"}
             )
-        return until_shown(probe, lambda: self._look(action, probe, before, tries))
+        return until_shown(probe, lambda: self._looks(action, probe, before, tries))
 
     def observe_healed(self, action: Action, probe: Probe, before: dict[Pair, list[Transfer]]) -> Observation:
         """See the class."""
         tries = connections(action.options.get("toxicity", ALL)) or 1
         return until_shown(probe, lambda: self._look(action, probe, before, tries, healed=True))
+
+    def _looks(self, action: Action, probe: Probe, before: dict[Pair, list[Transfer]], tries: int) -> Observation:
+        """LOOKS of them, fewer if time runs out; a target that one look does not show is not shown."""
+        seen = self._look(action, probe, before, tries)
+        for _ in range(LOOKS - 1):
+            if True not in seen.targets.values() or probe.remaining() <= SHORTEST:
+                break
+            again = self._look(action, probe, before, tries)
+            shown = {
+                name: False if verdict and again.targets[name] is False else verdict
+                for name, verdict in seen.targets.items()
+            }
+            seen = Observation(shown, again.observed)
+        return seen
 
     def _look(
         self, action: Action, probe: Probe, before: dict[Pair, list[Transfer]], tries: int, *, healed: bool = False

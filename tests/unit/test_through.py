@@ -15,7 +15,7 @@ from chaos.faults.limit_data import LimitData
 from chaos.faults.reset import Reset
 from chaos.faults.slicer import Slicer
 from chaos.faults.slow_close import SlowClose
-from chaos.through import connections
+from chaos.through import LOOKS, connections
 from harness.links import Topology
 from harness.records import Action, PlannedNode
 from harness.transfers import Transfer
@@ -33,14 +33,18 @@ class MadeUp:
     hit: set[Link] = field(default_factory=set)
     how: Transfer = PLAIN
     every: int = 1
-    tries: int = 3
+    looks: Callable[[int], bool] = lambda _: True  # at which of them, from 0 on, the effect is to be seen
+    tries: int = 9
+    looked: int = -1
     asked: int = 0
     topology: Topology = TOPOLOGY
     rng: random.Random = field(default_factory=lambda: random.Random(1))
 
     def transfers(self, links: Sequence[Link], *, size: int, timeout: float) -> list[Transfer]:
         self.asked += len(links)
-        return [self.how if link in self.hit and index % self.every == 0 else PLAIN for index, link in enumerate(links)]
+        self.looked += 1
+        hit = self.hit if self.looks(self.looked) else ()
+        return [self.how if link in hit and index % self.every == 0 else PLAIN for index, link in enumerate(links)]
 
     def undisturbed(self, pairs: Sequence[Link]) -> list[Link]:
         return list(pairs)
@@ -103,6 +107,22 @@ def test_one_of_the_two_links_of_a_direction_is_not_enough(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_a_machine_that_stalls_now_and_then_is_no_effect(case: str) -> None:
+    fault, asked, counts, _ = CASES[case]
+    before = fault.measure_before(asked, MadeUp())
+    assert (
+        fault.observe(asked, MadeUp(A_TO_B, counts, looks=lambda n: n % LOOKS < LOOKS - 1), before).effective is False
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_effect_that_can_be_looked_at_only_once_more_counts(case: str) -> None:
+    fault, asked, counts, _ = CASES[case]
+    before = fault.measure_before(asked, MadeUp())
+    assert fault.observe(asked, MadeUp(A_TO_B, counts, tries=1), before).effective is True
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_link_that_is_still_hit_after_its_heal_has_not_ended(case: str) -> None:
     fault, asked, counts, _ = CASES[case]
     before = fault.measure_before(asked, MadeUp())
@@ -122,7 +142,7 @@ def test_an_effect_on_a_share_of_the_connections_is_seen_on_one_of_many(case: st
     before = fault().measure_before(asked, MadeUp())
     seen = MadeUp(A_TO_B, counts, every=3)
     assert fault().observe(asked, seen, before).effective is True
-    assert seen.asked == 2 * connections(500)
+    assert seen.asked == LOOKS * 2 * connections(500)
     assert fault().observe(asked, MadeUp(), before).effective is False
     assert fault().observe_healed(asked, MadeUp(A_TO_B, counts, every=3), before).effective is False
 
