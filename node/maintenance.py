@@ -32,7 +32,7 @@ from node.errors import RpcError
 from node.ids import BITS, BYTES, as_int, distance
 from node.peer import UNKNOWN, OnResult, Peer
 from node.routing import Bucket, Entry, Heard
-from node.search import Search, record_of
+from node.search import Search, Thrift, record_of
 from node.storage import Kept, recency
 from node.wire import Answer, Contact, FindValue, Ping, Record, Store
 
@@ -161,11 +161,11 @@ class Maintenance:
                 self._peer.release_clients()
                 self._refresh_far_buckets()
 
-        self._look_around(ended, sparing=self._join_pause > JOIN_PAUSE)
+        self._look_around(ended, Thrift.NONE if self._join_pause == JOIN_PAUSE else Thrift.THROUGHOUT)
 
-    def _look_around(self, ended: Callable[[Search], None], *, sparing: bool = True) -> None:
+    def _look_around(self, ended: Callable[[Search], None], thrift: Thrift = Thrift.THROUGHOUT) -> None:
         self._looked_around = self._peer.clock.monotonic()
-        self._peer.search(self._peer.contact.id, ended, sparing=sparing)
+        self._peer.search(self._peer.contact.id, ended, thrift=thrift)
 
     def _refresh_far_buckets(self) -> None:
         """After the first look around, fill the buckets farther away than the nearest neighbour (section 2.3)."""
@@ -195,7 +195,7 @@ class Maintenance:
 
     def _refresh(self, bucket: Bucket, done: Callable[[], None] = lambda: None) -> None:
         number = bucket.low + self._peer.rng.getrandbits(BITS) % (bucket.high - bucket.low)
-        self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: done(), sparing=True)
+        self._peer.search(number.to_bytes(BYTES, "big"), lambda _search: done(), thrift=Thrift.FINAL_BURST)
 
     def _mend_losses(self, now: float) -> None:
         """Look around if neighbours came or contacts were lost; if nobody in the table answers, the bootstrap nodes may."""

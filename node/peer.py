@@ -18,7 +18,7 @@ from node.environment import Clock, Transport
 from node.errors import RpcError, RpcRefused, RpcTimeout
 from node.ids import BYTES, distance
 from node.routing import Heard, RoutingTable
-from node.search import Search, Spread
+from node.search import Search, Spread, Thrift
 from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
@@ -271,10 +271,10 @@ class Peer:
         self.call(contact, Ping(), lambda _contact, _result: None)
 
     def search(
-        self, target: bytes, ended: Callable[[Search], None], *, value: bool = False, sparing: bool = False
+        self, target: bytes, ended: Callable[[Search], None], *, value: bool = False, thrift: Thrift = Thrift.NONE
     ) -> None:
-        """Look for the k closest nodes to ``target``, or for its value; see `Search` for ``sparing``."""
-        Search(self, target, ended, value=value, sparing=sparing).advance()
+        """Look for the k closest nodes to ``target``, or for its value; see `Search` for ``thrift``."""
+        Search(self, target, ended, value=value, thrift=thrift).advance()
 
     # --- the client's operations -----------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from node.errors import RpcError, RpcTimeout
@@ -30,7 +31,7 @@ from node.wire import (
 if TYPE_CHECKING:
     from node.peer import Peer
 
-FARTHEST = 2  # of the k closest, whom a sparing search asks
+NEAREST, FARTHEST = 1, 2  # of the k closest, whom a thrifty search asks though they are known to be alive
 LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
 # s; whatever takes longer goes on with what it has. Together well below the 5 s that clients usually wait.
 LOOKUP_LIMIT = 2.5
@@ -40,14 +41,22 @@ CUT_SHORT = "the search was cut short"  # and so what was not found may be there
 Reply = Callable[[Answer], None]
 
 
+class Thrift(Enum):
+    """Of the contacts that the table knows to be alive, which ones a search passes over, as if they had answered."""
+
+    NONE = 0
+    FINAL_BURST = 1  # those of the final burst, but for the farthest
+    THROUGHOUT = 2  # all but the nearest and the farthest: for our own neighbourhood, which the table knows best
+
+
 class Search:
     """One lookup under way: sends what `Lookup` asks for. It ends when that is done, has the value, or takes too long.
 
     One for a value waits for whoever was overtaken and is near before it ends without: it may be a holder. ``complete``
     says whether the k closest were really asked. With a ``record`` to store, the final burst brings it along: who is a
     holder, as far as is known, gets a STORE that answers as a FIND_NODE does. ``acked`` are those that keep it,
-    ``outdone`` those that keep a newer one, ``stored`` those that were asked to. A ``sparing`` one, which is there to
-    find who is new, asks of those that the table knows to be alive the beta closest and the farthest alone.
+    ``outdone`` those that keep a newer one, ``stored`` those that were asked to. One with ``thrift`` is there to find who is
+    new.
     """
 
     def __init__(
@@ -58,10 +67,10 @@ class Search:
         *,
         value: bool = False,
         record: Record | None = None,
-        sparing: bool = False,
+        thrift: Thrift = Thrift.NONE,
     ) -> None:
         settings = peer.settings
-        self.peer, self.target, self._sparing = peer, target, sparing
+        self.peer, self.target, self._thrift = peer, target, thrift
         self.lookup: Finder = finder(target, peer.contact.id, peer.table.seeds(target, settings.k), settings)
         self.rpcs = self.timeouts = self.hops = 0
         self.complete = False
@@ -87,9 +96,7 @@ class Search:
         if self.lookup.done and len(self.lookup.closest()) < self.peer.settings.k:
             # Those that we began with may all have gone, though others that we know have not.
             self.lookup.reseed(self.peer.table.seeds(self.target, self.peer.settings.k))
-        asked = self.lookup.queries()
-        if asked and self._sparing and self.lookup.converged:
-            asked = self._spare(asked)
+        asked = self._queries()
         if asked:
             self._ask(asked)
         if self.lookup.done and not (self._for_value and self.lookup.overtaken()):
@@ -116,14 +123,26 @@ class Search:
             else f"{CUT_SHORT}: most of the closest were silent"
         )
 
-    def _spare(self, asked: list[Contact]) -> list[Contact]:
-        """Whom of these to ask: those that are not known to be alive, and the farthest. The others pass for having answered.
+    def _queries(self) -> list[Contact]:
+        asked = self.lookup.queries()
+        while asked and (
+            self._thrift is Thrift.THROUGHOUT or (self._thrift is Thrift.FINAL_BURST and self.lookup.converged)
+        ):
+            left = self._not_spared(asked)
+            if left:
+                return left
+            asked = self.lookup.queries()
+        return asked
+
+    def _not_spared(self, asked: list[Contact]) -> list[Contact]:
+        """Whom of these to ask: those that are not known to be alive, and the outermost. The others pass for having answered.
 
         The farthest, since a newcomer that has us not among its own closest is as far from us as they are: close to them,
         so that they know it.
         """
-        table, farthest = self.peer.table, self.lookup.nearest()[-FARTHEST:]
-        spared = {c.id for c in asked if c not in farthest and (entry := table.entry(c.id)) is not None and entry.alive}
+        table, near = self.peer.table, self.lookup.nearest()
+        wanted = near[-FARTHEST:] if self._thrift is Thrift.FINAL_BURST else near[:NEAREST] + near[-FARTHEST:]
+        spared = {c.id for c in asked if c not in wanted and (entry := table.entry(c.id)) is not None and entry.alive}
         for contact in asked:
             if contact.id in spared:
                 self.lookup.answered(contact)

@@ -13,7 +13,7 @@ import pytest
 from node.errors import RpcError, RpcRefused
 from node.ids import distance, key_of
 from node.maintenance import Maintenance
-from node.search import FARTHEST, Search
+from node.search import FARTHEST, NEAREST, Search, Thrift
 from node.settings import Settings
 from node.virtual import HOST, Line, Network
 from node.wire import (
@@ -87,14 +87,15 @@ def test_nodes_that_come_one_after_another_find_each_other_without_the_hourly_re
 def test_looking_for_newcomers_asks_few_of_those_that_are_known() -> None:
     network = Network.of(20, settings=Settings(k=10))
     peer, ended = network.peers[1], list[Search]()
-    for sparing in (False, True):
-        peer.search(peer.contact.id, ended.append, sparing=sparing)
+    for thrift in Thrift:
+        peer.search(peer.contact.id, ended.append, thrift=thrift)
         network.clock.run(2.0)
-    whole, sparing_one = ended
+    whole, in_burst, throughout = ended
     most = Settings().beta + Settings().alpha - 1 + FARTHEST  # some are in flight when the closest have answered
-    assert sparing_one.rpcs <= most < whole.rpcs == 10
-    assert sparing_one.complete
-    assert sparing_one.lookup.closest() == whole.lookup.closest()
+    assert throughout.rpcs == NEAREST + FARTHEST < in_burst.rpcs <= most < whole.rpcs == 10
+    for thrifty in (in_burst, throughout):
+        assert thrifty.complete
+        assert thrifty.lookup.closest() == whole.lookup.closest()
 
 
 def test_a_node_looks_for_newcomers_ever_more_rarely(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,8 +141,8 @@ def test_newcomers_leave_no_old_holders_behind_that_republish_for_ever() -> None
     for port in range(21, 41):
         network.start(port)
     network.clock.run(60.0)
-    # three and a half times as many if old holders went on, twice as many if they republished before they rest
-    assert max(requests() for _ in range(4)) < before
+    # five times as many if old holders went on, three times as many if they republished before they rest
+    assert max(requests() for _ in range(4)) < 1.5 * before
 
 
 def test_who_alone_has_a_record_and_is_no_holder_of_it_republishes_it() -> None:
