@@ -173,5 +173,7 @@ def _attempt(what: str, name: str, remove: Callable[[str], Any]) -> str:
             time.sleep(PAUSE * (attempt + 1))  # the engine is at it: all there is to do is to ask again
             continue
         return ""
-    said = error.explanation if isinstance(error, APIError) else error
+    said = str(error.explanation if isinstance(error, APIError) else error)
+    if STILL_JOINED in said:
+        said += "; if no container is on it (`docker network inspect`), the engine has lost count, and its restart mends that"
     return f"{what} {name[:12]} could not be removed: {said}"
