@@ -8,6 +8,8 @@ Containers outlive whoever started them. So each has a lease, and ends by itself
   lease of the whole session.
 - A *follower* holds a connection to the keeper, which passes each renewal on as one byte. It dials again when the connection is
   lost, or has been silent for half a lease: a keeper that is restarted within the lease harms nobody.
+- When all is to be removed, "TOKEN still" freezes the followers' commands, as one other byte: containers are removed a few at a
+  time, and nodes that see one another vanish would keep the machine busy with that. The lease goes on meanwhile.
 
 The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
 interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are
@@ -35,6 +37,7 @@ REDIAL = 1.0  # s between two tries to reach the keeper
 GRACE = 2.0  # s between SIGTERM and SIGKILL when the lease has run out
 LOOK = 1.0  # s at most between two looks at the clock
 LONGEST_LINE = 256  # bytes of a renewal
+RENEWED, STILL = b".", b"!"  # what the keeper passes on
 MOST_CALLERS = 4096
 
 
@@ -45,6 +48,7 @@ class Lease:
         self.seconds = seconds
         self.ends = now + seconds
         self.sockets: dict[socket.socket, bytes] = {}  # socket -> what it has sent of a line
+        self.still = False  # whether the command is to be frozen
 
     def renew(self, now: float) -> None:
         self.ends = now + self.seconds
@@ -83,9 +87,12 @@ class Keeper(Lease):
             self._forget(sock)
         elif line.endswith(b"\n"):
             self.sockets[sock] = b""
-            if line.splitlines()[-1] == self._token:
+            said = line.splitlines()[-1]
+            if said == self._token:
                 self.renew(now)
-                self._pass_on()
+                self._pass_on(RENEWED)
+            elif said == self._token + b" still":
+                self._pass_on(STILL)
         else:
             self.sockets[sock] = line
 
@@ -99,11 +106,11 @@ class Keeper(Lease):
         if len(self.sockets) > MOST_CALLERS:
             self._forget(caller)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self, what: bytes) -> None:
         for sock in list(self.sockets):
             if sock is not self._door:
                 try:
-                    sock.send(b".")  # the renewer hears it as well: that is its acknowledgement
+                    sock.send(what)  # the renewer hears it as well: that is its acknowledgement
                 except BlockingIOError:
                     continue  # it has a thousand unread renewals: it lives, and is slow or frozen
                 except OSError:
@@ -140,7 +147,9 @@ class Follower(Lease):
             self._forget(sock)
 
     def readable(self, sock: socket.socket, now: float) -> None:
-        if _heard(sock):
+        heard = _heard(sock)
+        if heard:
+            self.still = self.still or STILL in heard
             self.renew(now)
             self._silent_at = now + self.seconds / 2
         else:
@@ -151,7 +160,7 @@ def _heard(sock: socket.socket) -> bytes:
     try:
         return sock.recv(4096)
     except BlockingIOError:
-        return b"."
+        return RENEWED
     except OSError:
         return b""
 
@@ -232,7 +241,7 @@ class Watch:
 
     def __init__(self, child: int, lease: Lease, wakeup: int, asked: list[int]) -> None:
         self._child, self._lease, self._wakeup, self._asked = child, lease, wakeup, asked
-        self._ending = False
+        self._ending = self._frozen = False
 
     def until_it_ends(self) -> int:
         """Returns the command's exit code."""
@@ -241,6 +250,9 @@ class Watch:
             now = time.monotonic()
             if now >= self._lease.ends:
                 self._end_it(now)
+            if self._lease.still and not self._frozen:
+                self._frozen = True
+                os.kill(self._child, signal.SIGSTOP)
             self._lease.prepare(now)
             self._wait(min(LOOK, max(0.0, self._lease.ends - now)))
         return code

@@ -49,6 +49,7 @@ EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
 LAUNCH_GRACE = 60.0  # s for what is being started when all is to end; what takes longer removes itself
 LEASE = 30.0  # s without renewal after which containers end by themselves
 RENEW_EVERY = 5.0  # s
+FREEZE_WITHIN = 2.0  # s for the keeper to be told that all is to be removed
 USER = "65532:65532"
 DATA = "/data"
 LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
@@ -191,6 +192,7 @@ class DockerBackend(Lives[_Container]):
             # What is being made is in no list yet: it is to be made before all is removed.
             self._launched.wait_for(lambda: not self._launches, LAUNCH_GRACE)
         try:
+            self.lease.freeze()
             looks = 2 if self._launches else 1
             remains = remove_session(self._engine, self._ground.session_id, empty_looks=looks).trouble
             for life in list(self.lives.values()):
@@ -492,6 +494,12 @@ class _LeaseHolder:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def freeze(self) -> None:
+        """Have all members stand still, since they are to be removed; where nobody keeps the lease they go on until then."""
+        with suppress(OSError), socket.create_connection(self._address, timeout=FREEZE_WITHIN) as keeper:
+            keeper.sendall(self._line.rstrip() + b" still\n")
+            keeper.recv(64)  # it has been passed on
 
     def _renew_until_closed(self) -> None:
         while not self._stop.is_set():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import node
@@ -187,3 +188,44 @@ def test_a_keeper_that_is_started_again_within_the_lease_harms_no_follower(start
         renew(port)
         time.sleep(0.3)
     assert follower.poll() is None
+
+
+def child_of(process: subprocess.Popen[str]) -> psutil.Process:
+    deadline = time.monotonic() + 10
+    while not (children := psutil.Process(process.pid).children()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return children[0]
+
+
+def is_frozen(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
+
+
+def test_asked_for_followers_freeze_their_commands_and_end_them_with_their_lease(start: Start, port: int) -> None:
+    keeper = start("--lease", "4", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "4", "--follow", f"{HOST}:{port}", *SLEEPS)
+    mine, theirs = child_of(keeper), child_of(follower)
+    assert renew(port, "guess still") == b""
+    deadline = time.monotonic() + 10
+    while not is_frozen(theirs):  # the follower may not have dialled yet when it is first said
+        assert time.monotonic() < deadline
+        assert renew(port, f"{TOKEN} still") in (b"!", b".")
+        time.sleep(0.05)
+    assert not is_frozen(mine)
+    assert follower.wait(15) == 128 + signal.SIGKILL  # a frozen command does not hear that it should leave
+    assert keeper.wait(15) == 128 + signal.SIGTERM
+
+
+def test_nobody_freezes_without_the_token(start: Start, port: int) -> None:
+    follower = start("--lease", "20", "--follow", f"{HOST}:{port}", *SLEEPS)
+    keeper = start("--lease", "20", "--keep", str(port), *SLEEPS)
+    theirs = child_of(follower)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert renew(port, "guess still") == b""
+        assert not is_frozen(theirs)
+    assert keeper.poll() is None
+    for process in (follower, keeper):
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
