@@ -92,6 +92,7 @@ class Keeper(Lease):
                 self.renew(now)
                 self._pass_on(RENEWED)
             elif said == self._token + b" still":
+                self.renew(now)
                 self._pass_on(STILL)
         else:
             self.sockets[sock] = line
