@@ -30,6 +30,7 @@ from harness.spawner import tail
 from harness.targets import NodeAddress, NodeSettings, Target
 from harness.toxiproxy.bulk import BulkWriter
 from harness.toxiproxy.keeper import ToxiproxyKeeper
+from harness.transfers import Dial
 
 BOOT_BASE, BOOT_PER_NODE = 20.0, 0.5  # s that nodes may take to serve, and again to be ready
 LOOK_EVERY = 0.1  # s
@@ -39,6 +40,7 @@ EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 EPHEMERAL_DEFAULT = 32768
 
 OnTeardown = Callable[[str, Callable[[], None]], object]
+LaidOut = Callable[[Topology, Layout], object]
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,12 @@ def boot(
     events: Events,
     on_teardown: OnTeardown,
     check: Callable[[], None] = lambda: None,
+    laid_out: LaidOut = lambda _topology, _layout: None,
 ) -> Booted:
     """Start everything and wait until the cluster is ready. What was started is given to ``on_teardown`` at once.
 
-    ``check`` is called several times a second meanwhile; what it raises ends the boot.
+    ``check`` is called several times a second meanwhile; what it raises ends the boot. ``laid_out`` is told when
+    it is known where everything is, and all links stand; members are started next.
 
     Raises:
         HarnessError: something did not start; the text says what, and has the end of its log.
@@ -103,11 +107,12 @@ def boot(
     keeper = ToxiproxyKeeper(server, links, events)
     on_teardown("the watch over Toxiproxy", keeper.close)
     network = network_effects(topology, plan.experiment["network"])
-    deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
     version = server.start()
     links.create()
     links.apply(network)
     keeper.start()
+    laid_out(topology, layout)
+    deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
     cluster = Cluster(
         topology=topology,
         addresses=[members[name].address for name in members.names()],
@@ -119,6 +124,7 @@ def boot(
         network=network,
         bootstrap=settings["bootstrap"],
         keeper=keeper,
+        layout=layout,
     )
     on_teardown("the cluster", cluster.close)
 
@@ -133,11 +139,11 @@ def boot(
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
     by_hand = plan.experiment.get("durable") or plan.experiment.get("interactive")
     if plan.actions or by_hand:  # a load alone needs none of this
-        see_that_links_are_in_reach(topology)
+        see_that_links_are_in_reach(topology, layout.dial)
     return Booted(cluster, server, version, keeper)
 
 
-def see_that_links_are_in_reach(topology: Topology) -> None:
+def see_that_links_are_in_reach(topology: Topology, dial: Dial = create_connection) -> None:
     """Dial one proxy, where proxies have an address of their own: faults on links are observed by connections from here.
 
     Raises:
@@ -147,12 +153,12 @@ def see_that_links_are_in_reach(topology: Topology) -> None:
         return
     address = topology.proxy_host, topology.proxy_port(topology.links[0])
     try:
-        create_connection(address, timeout=REACHED_WITHIN).close()
+        dial(address, REACHED_WITHIN).close()
     except OSError as error:
         raise HarnessError(
             f"faults on links are observed by dialing their proxies, and {address[0]}:{address[1]}, in Toxiproxy's container, "
-            f"cannot be reached from here ({error}). An engine on this machine's own Linux routes to its networks; Docker "
-            "Desktop and rootless engines do not: use such an engine, or `--backend process`"
+            f"cannot be reached from here ({error}): see whether a firewall drops what this machine sends to its own bridges, "
+            "or use `--backend process`"
         ) from error
 
 

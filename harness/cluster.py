@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from harness.admission import Admission, window_of_machine
-from harness.backends import ProcessState
+from harness.backends import HERE, Layout, ProcessState
 from harness.effects import Effect, LinkEffect, MemberClaim
 from harness.errors import MemberFailed, TargetError
 from harness.links import Link, Topology
@@ -68,8 +68,10 @@ class Cluster:
         network: Sequence[LinkEffect] = (),
         bootstrap: int = 1,
         keeper: ToxiproxyKeeper | None = None,
+        layout: Layout = HERE,
     ) -> None:
         self.topology = topology
+        self.layout = layout
         self.members = members
         self.links = links
         self.addresses = {address.name: address for address in addresses}
@@ -172,13 +174,12 @@ class Cluster:
         request, expected = self._target.echo(self.cluster_id, size)
 
         def through(link: tuple[str, str]) -> Transfer:
-            host, port = self.link_address(*link)
-            return transfer(host, port, request, expected, timeout=timeout)
+            return transfer(self.link_address(*link), request, expected, timeout=timeout, dial=self.layout.dial)
 
         return list(self._pingers.map(through, links))
 
     def link_address(self, site: str, node: str) -> tuple[str, int]:
-        """Where the harness reaches the proxy between a site and a node."""
+        """Where the proxy between a site and a node listens; the layout's `dial` leads there."""
         return self.topology.proxy_host or self.topology.host, self.topology.proxy_port(Link(site, node))
 
     def store(self, key: str, value: bytes, *, via: str, timeout: float = CLIENT_TIMEOUT) -> int:

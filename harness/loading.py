@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import registry
+from harness.backends import HERE, Layout
 from harness.errors import HarnessError, LoadFailed
 from harness.events import Events
 from harness.links import Topology
@@ -24,6 +25,7 @@ from harness.members import Members
 from harness.records import LOAD_LOGS_DIR, OPERATIONS_DIR, Plan
 from harness.session import Session
 from harness.spawner import Spawn
+from harness.transfers import Dial
 
 HEAD_START = 0.5  # s between the order to start the clock and t = 0, so that all workers have it in time
 GRACE = 10.0  # s on top of what a phase of the load may take by its own time limits
@@ -50,12 +52,13 @@ class LoadSeen:
 
 
 @contextmanager
-def load(plan: Plan, session: Session, run_dir: Path, topology: Topology) -> Iterator[LoadSeen]:
-    """Have the plan's load run while the block does, for the plan's duration; wait for its end. ``topology`` is the cluster's.
+def load(plan: Plan, session: Session, run_dir: Path, topology: Topology, layout: Layout = HERE) -> Iterator[LoadSeen]:
+    """Have the plan's load run while the block does, for the plan's duration; wait for its end. ``topology`` and ``layout``
+    are the cluster's.
 
     Raises LoadFailed if a worker dies or first keys are not stored.
     """
-    driver = driver_of(plan, session, run_dir, topology)
+    driver = driver_of(plan, session, run_dir, topology, layout)
     settings, seen = plan.experiment["load"], LoadSeen()
     try:
         driver.launch()
@@ -90,29 +93,30 @@ def driver_of(
     plan: Plan,
     session: Session,
     run_dir: Path,
-    topology: Topology | None = None,
+    topology: Topology,
+    layout: Layout,
     events: Events | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> LoadDriver:
     """The driver of a plan's load, with nothing started yet; workers that end unasked are journalled.
 
-    ``topology`` is that of the cluster that stands; without one it is that of the plan, and clients cannot be in sites.
+    ``topology`` and ``layout`` are those of the cluster, whose links stand.
 
     Raises:
         EngineFailed: the workers are to be in containers, and their image cannot be made.
         EngineUnavailable: they are, and no engine answers.
-        LoadFailed: clients are to be in sites, and their proxies cannot be reached from here.
+        LoadFailed: clients are to be in sites, and their proxies cannot be reached from here; or there are more workers than
+            the cluster's network has room for.
     """
-    if topology is not None:
-        see_that_sites_are_in_reach(topology, plan.experiment["load"].get("sites", []))
+    see_that_sites_are_in_reach(topology, plan.experiment["load"].get("sites", []), layout.dial)
 
     def note(exit_: WorkerExit) -> None:
         if events is not None:
             events.emit("worker-exit", name=exit_.worker, detail={"exit": str(exit_)})
 
     return LoadDriver(
-        load_configs(plan, session, run_dir, topology),
-        spawn=worker_spawn(plan, session, run_dir),
+        load_configs(plan, session, run_dir, topology, layout),
+        spawn=worker_spawn(plan, session, run_dir, layout),
         folder=run_dir / LOAD_LOGS_DIR,
         check=check,
         on_exit=note,
@@ -164,28 +168,36 @@ def check_cluster(members: Members) -> None:
         )
 
 
-def worker_spawn(plan: Plan, session: Session, run_dir: Path) -> Spawn:
+def worker_spawn(plan: Plan, session: Session, run_dir: Path, layout: Layout) -> Spawn:
     """How the workers of a plan's load are started: as processes of the session's, or each in a container.
 
     Raises:
         EngineFailed: their image cannot be made.
         EngineUnavailable: no engine answers.
+        LoadFailed: there are more workers than the cluster's network has room for.
     """
-    if not plan.experiment["load"].get("containers"):
+    load, quarters = plan.experiment["load"], layout.quarters
+    if quarters is None and not load.get("containers"):
         return session.spawn
+    if quarters is not None and load["processes"] > len(quarters.addresses):
+        raise LoadFailed(
+            f"load.processes: {load['processes']} workers, and an engine elsewhere has room for {len(quarters.addresses)} on a "
+            "session's network: take fewer"
+        )
     from harness.containers.load_worker import in_containers  # the engine's client takes a fifth of a second
 
-    return in_containers(session, run_dir)
+    return in_containers(session, run_dir, quarters)
 
 
-def load_configs(plan: Plan, session: Session, run_dir: Path, topology: Topology | None = None) -> list[dict[str, Any]]:
-    """The configuration of each load worker of a plan; see `driver_of` for ``topology``."""
+def load_configs(
+    plan: Plan, session: Session, run_dir: Path, topology: Topology, layout: Layout
+) -> list[dict[str, Any]]:
+    """The configuration of each load worker of a plan; see `driver_of`. Workers in quarters dial members as these do."""
     load = plan.experiment["load"]
     workers = load["processes"]
-    assert topology is not None or not load.get("sites"), "where proxies listen is known once the cluster stands"
-    topology = topology or Topology.build(plan.nodes, host=session.host)
+    host_of = topology.host_of if layout.quarters is not None else lambda _: topology.host
     first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
-    gateways = [{"name": name, "host": topology.host, "port": topology.port_of(name)} for name in first]
+    gateways = [{"name": name, "host": host_of(name), "port": topology.port_of(name)} for name in first]
     configs = []
     for index in range(workers):
         name = f"load-{index}"
@@ -206,19 +218,21 @@ def load_configs(plan: Plan, session: Session, run_dir: Path, topology: Topology
     return configs
 
 
-def see_that_sites_are_in_reach(topology: Topology, sites: Sequence[str]) -> None:
+def see_that_sites_are_in_reach(
+    topology: Topology, sites: Sequence[str], dial: Dial = socket.create_connection
+) -> None:
     """Dial a proxy of theirs, where proxies have an address of their own. Raises LoadFailed."""
     links = [link for link in topology.links if link.site in sites]
     if not links or topology.proxy_host in ("", topology.host):
         return
     host, port = topology.proxy_host, topology.proxy_port(links[0])
     try:
-        socket.create_connection((host, port), timeout=REACHED_WITHIN).close()
+        dial((host, port), REACHED_WITHIN).close()
     except OSError as error:
         raise LoadFailed(
             f"`load.sites`: clients in sites dial Toxiproxy's container, and {host}:{port} cannot be reached from here "
-            f"({error}). An engine on this machine's own Linux routes to its networks; Docker Desktop, rootless and remote "
-            "engines do not: leave `sites` out, or take `backend: process`"
+            f"({error}): see whether a firewall drops what this machine sends to its own bridges, leave `sites` out, or take "
+            "`backend: process`"
         ) from error
 
 

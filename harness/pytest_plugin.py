@@ -130,7 +130,7 @@ def load(request: pytest.FixtureRequest, cluster: Cluster) -> Callable[..., Any]
         plan = copy.deepcopy(standing.plan)
         plan.experiment["load"] = checked.resolved()["load"]
         plan.experiment["duration_us"] = checked.top.duration
-        return loading.load(plan, standing.session, standing.folder, cluster.topology)
+        return loading.load(plan, standing.session, standing.folder, cluster.topology, cluster.layout)
 
     return run
 

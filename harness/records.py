@@ -25,6 +25,7 @@ TABLES_STREAM: Final = "tables.arrow"  # the same while the run goes on
 NODE_LOGS_DIR: Final = "nodes"
 DATA_DIR: Final = "data"  # one folder per node, if a fault of the plan keeps data over a restart
 TOXIPROXY_LOG: Final = "toxiproxy.log"
+TUNNEL_LOG: Final = "tunnel.log"
 LOAD_LOGS_DIR: Final = "load"  # what each load worker said
 SUMMARY_FILE: Final = "summary.json"
 JUNIT_FILE: Final = "junit.xml"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.backends import Layout
 from harness.boot import Booted, boot
 from harness.cleanup import end_processes
 from harness.cluster import Cluster
@@ -137,18 +138,14 @@ class Runner:
             name=self.plan.experiment["name"],
             detail={"id": session.id, "environment": self.environment, "replay": self.replay, "seed": self.plan.seed},
         )
-        in_sites = bool(
-            self.plan.experiment["load"].get("sites")
-        )  # their proxies' place is known once the cluster stands
-        load = None if in_sites else self._launch_load(session, stack)
         with self._phase("boot"):
             booted = boot(
                 self.plan, session, self.run_dir, self.toxiproxy, self.events,
                 lambda what, close: self._on_teardown(stack, what, close), self.interrupt.check,
+                lambda topology, layout: self._launch_load(session, stack, topology, layout),
             )  # fmt: skip
-        load = load or self._launch_load(session, stack, booted.cluster.topology)
-        # Again, so that they end before their gateways, and before their containers' session.
-        self._on_teardown(stack, "the load's workers", load.close)
+        load = self.live.load
+        assert load is not None
         self._tell_ready(booted)
         self._start_sampler(booted.cluster, stack)
         with self._phase("preload"):
@@ -163,12 +160,12 @@ class Runner:
             read_back(load, self.plan, booted.cluster.members, self.events)
         self._check_toxiproxy(booted)
 
-    def _launch_load(self, session: Session, stack: ExitStack, topology: Topology | None = None) -> LoadDriver:
-        load = driver_of(self.plan, session, self.run_dir, topology, self.events, self.interrupt.check)
+    def _launch_load(self, session: Session, stack: ExitStack, topology: Topology, layout: Layout) -> None:
+        """Start the workers, which takes them as long as members take to start. They end before the members do."""
+        load = driver_of(self.plan, session, self.run_dir, topology, layout, self.events, self.interrupt.check)
         self._on_teardown(stack, "the load's workers", load.close)
         load.launch()
         self.live.load = load
-        return load
 
     def _tell_ready(self, booted: Booted) -> None:
         seconds = self.outcome.timings["boot_s"]

@@ -10,10 +10,16 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 Ending = Literal["answered", "closed", "reset", "refused", "silent"]
 RECEIVE = 65536  # bytes
+
+
+class Dial(Protocol):
+    """A way to an address: a connection to it within ``timeout`` seconds, as `socket.create_connection`. Raises OSError."""
+
+    def __call__(self, address: tuple[str, int], timeout: float, /) -> socket.socket: ...
 
 
 @dataclass(frozen=True)
@@ -32,10 +38,17 @@ class Transfer:
     closed_s: float | None = None
 
 
-def transfer(host: str, port: int, request: bytes, expected: int, *, timeout: float) -> Transfer:
+def transfer(
+    address: tuple[str, int],
+    request: bytes,
+    expected: int,
+    *,
+    timeout: float,
+    dial: Dial = socket.create_connection,
+) -> Transfer:
     """Send ``request``, read ``expected`` bytes, half-close, and wait for the end. Never raises for what the network does."""
     try:
-        connection = socket.create_connection((host, port), timeout)
+        connection = dial(address, timeout)
     except TimeoutError:
         return Transfer("silent", timeout, 0, 0)
     except OSError:

@@ -104,7 +104,13 @@ class Visit:
         self._events.emit("session", name=experiment["name"], detail=detail)
         sampler = Sampler(host.booted.cluster, self._events, self._run_dir / NODES_STREAM)
         load = driver_of(
-            self._plan, host.session, self._run_dir, host.booted.cluster.topology, self._events, self._checked
+            self._plan,
+            host.session,
+            self._run_dir,
+            host.booted.cluster.topology,
+            host.booted.cluster.layout,
+            self._events,
+            self._checked,
         )
         try:
             load.launch()

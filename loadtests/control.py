@@ -1,7 +1,7 @@
 """How a worker is driven: commands as JSON lines on stdin, events as JSON lines on stdout.
 
-commands: preload · start {clock} · readback {gateways} · stop · quit; end of file means quit.
-events: up · preloaded · started · stats · drained · readback · error {message} · bye.
+commands: time · preload · start {clock} · readback {gateways} · stop · quit; end of file means quit.
+events: up · time {clock} · preloaded · started · stats · drained · readback · error {message} · bye.
 
 stdout belongs to the protocol alone: whatever else prints there is sent to stderr.
 """
@@ -18,6 +18,10 @@ from gevent.fileobject import FileObject
 from loadtests.errors import ControlError
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+
+
+class Time(msgspec.Struct, tag_field="command", tag="time"):
+    """Tell the time, on the clock that `Start` means: another machine's is another."""
 
 
 class Start(msgspec.Struct, tag_field="command", tag="start"):
@@ -44,7 +48,7 @@ class Quit(msgspec.Struct, tag_field="command", tag="quit"):
     """End at once."""
 
 
-Command = Start | Preload | ReadBackKeys | Stop | Quit
+Command = Time | Start | Preload | ReadBackKeys | Stop | Quit
 _decoder = msgspec.json.Decoder(Command)
 _encoder = msgspec.json.Encoder()
 

@@ -23,7 +23,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 
 from loadtests.config import WorkerConfig, client_class, read_config
-from loadtests.control import Command, Control, Preload, Quit, ReadBackKeys, Start, Stop
+from loadtests.control import Command, Control, Preload, Quit, ReadBackKeys, Start, Stop, Time
 from loadtests.errors import ConfigError, ControlError, LoadError
 from loadtests.locust_session import LocustSession
 from loadtests.phases import preload, read_back
@@ -104,6 +104,9 @@ class Worker:
         self._end.set()
 
     def _take(self, command: Command) -> None:
+        if isinstance(command, Time):
+            self._control.tell("time", clock=time.monotonic())
+            return
         name = type(command).__name__
         if self._state not in IN_TURN[type(command)]:
             raise ControlError(f"{name} cannot be obeyed now: this worker is in state '{self._state}'")

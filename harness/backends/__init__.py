@@ -6,6 +6,7 @@ One file each; found by the entry-point group ``kadstorm.backends``. What a back
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal, Protocol, Self
 from harness.spawner import Spawn
 from harness.targets import ImageRecipe, Place, Preload
 from harness.toxiproxy.control import ToxiproxyControl
+from harness.transfers import Dial
 
 ProcessState = Literal["running", "paused", "dead"]
 Power = Literal["kill", "stop", "pause", "restart", "limits"]
@@ -36,6 +38,15 @@ class Ground:
 
 
 @dataclass(frozen=True)
+class Quarters:
+    """Where load workers have to be, if from here they would measure the way to the members instead of the members."""
+
+    network: str  # a container's, on which members can be dialled at their own addresses
+    keeper: str  # HOST:PORT of the session's lease there
+    addresses: tuple[str, ...]  # one for each worker
+
+
+@dataclass(frozen=True)
 class Layout:
     """Where members are for each other. Clients reach all of them on the session's address, at the same ports."""
 
@@ -43,6 +54,11 @@ class Layout:
     proxy_host: str  # where Toxiproxy's links listen
     hosts: Mapping[str, str]  # member -> its own address
     callers: tuple[str, ...] = ()  # the only networks from which members take connections; () is any
+    dial: Dial = socket.create_connection  # how the harness reaches links
+    quarters: Quarters | None = None  # None: load workers may be on this machine
+
+
+HERE = Layout("process", "", {})
 
 
 class Toxiproxy(Protocol):

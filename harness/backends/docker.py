@@ -3,6 +3,8 @@
 - Members dial each other through Toxiproxy's container, and take connections from it and from the gateway (the clients
   outside) alone.
 - Their ports, and those of Toxiproxy's API and of the lease, are published on the session's loopback address; links are not.
+- Where the session's network is none of this machine (`networks.is_here`), nothing is published: a tunnel leads to the same
+  ports, and load workers have to be on that network.
 - Readiness and exits are heard, not polled: an attached stream gives a container's first line and its end.
 - Every container ends by itself when the session's lease is not renewed (node/init.py). Toxiproxy's keeps it.
 """
@@ -17,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +31,7 @@ from harness.backends import (
     MemberSpec,
     Power,
     ProcessState,
+    Quarters,
     Tell,
     Toxiproxy,
 )
@@ -37,7 +41,9 @@ from harness.containers import images, labels, networks, ulimits
 from harness.containers.engine import Engine, retried, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
+from harness.containers.tunnel import FAR_END, Tunnel
 from harness.errors import EngineFailed, MemberFailed, ToxiproxyFailed
+from harness.records import TUNNEL_LOG
 from harness.session import API_PORT, LEASE_PORT, check_free, note_engine
 from harness.spawner import describe_exit, tail
 from harness.targets import ImageRecipe
@@ -54,7 +60,7 @@ USER = "65532:65532"
 DATA = "/data"
 LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
 SYSCTLS = {"net.ipv4.tcp_syn_retries": "1"}  # Toxiproxy dials without a time limit of its own (docs/faults.md)
-TOXIPROXY = "toxiproxy"
+TOXIPROXY, TUNNEL = "toxiproxy", "tunnel"
 # The kernel shares a full machine out among containers, not processes: with as much as a node gets, the one through which all of
 # them talk would add tens of milliseconds to every link, which nobody has asked for.
 FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024
@@ -108,6 +114,7 @@ class DockerBackend(Lives[_Container]):
         self._streams = Streams()
         self._enders = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ends")
         self._network: networks.Network | None = None
+        self._tunnel: Tunnel | None = None
         self._closing = False
         self._descriptors = 0  # that Toxiproxy may open; 0: as many as the engine gives to any container
         self.lease = _LeaseHolder(ground.host, self._token)
@@ -121,12 +128,53 @@ class DockerBackend(Lives[_Container]):
         first = int(ipaddress.IPv4Address(self._ground.host)) >> 8 & 0xFF
         network = networks.create(self._engine, name, len(names), self._labels, first=first)
         self._network = network
-        return Layout(
+        layout = Layout(
             place="container",
             proxy_host=network.toxiproxy,
             hosts={name: network.member(index) for index, name in enumerate(names)},
             callers=(f"{network.toxiproxy}/32", f"{network.gateway}/32"),
         )
+        if networks.is_here(network):
+            return layout
+        self._tunnel = self._dig()
+        callers = (network.toxiproxy, network.tunnel, *network.workers)
+        return replace(
+            layout,
+            callers=tuple(f"{address}/32" for address in callers),
+            dial=self._dial,
+            quarters=Quarters(network.name, f"{network.toxiproxy}:{LEASE_PORT}", network.workers),
+        )
+
+    def _dig(self) -> Tunnel:
+        """Start the tunnel's far end, and attach to it. Raises EngineFailed."""
+        assert self._network is not None
+        host = {"cpu_shares": FIRST_SERVED, "log_config": {"type": "none"}}  # what it says is the connections' bytes
+        options = self._options(TUNNEL, self._network.tunnel, [], FAR_END, **host) | {"stdin_open": True}
+        with translated("starting the tunnel to the session's network"):
+            id_ = str(self._create(TUNNEL, self._images.member, options)["Id"])
+            attached = retried(self._engine.api.attach_socket)(
+                id_, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            )
+            retried(self._engine.api.start)(id_)
+            return Tunnel(attached, self._ground.run_dir / TUNNEL_LOG, self._note_lost_tunnel)
+
+    def _note_lost_tunnel(self, why: str) -> None:
+        """Nobody here reaches Toxiproxy any more, so it counts as ended: whoever keeps it starts it again, and the tunnel."""
+        life = self.lives.get(TOXIPROXY)
+        if life is not None and not self._closing:
+            life.end(f"the tunnel to it was lost: {why}")
+
+    def _renew_tunnel(self) -> None:
+        """Dig another one if it was lost. Raises EngineFailed."""
+        if self._tunnel is not None and self._tunnel.over:
+            published = self._tunnel.published()
+            self._tunnel = self._dig()
+            for where in published:
+                self._tunnel.publish(*where)
+
+    def _dial(self, address: tuple[str, int], timeout: float, /) -> socket.socket:
+        assert self._tunnel is not None
+        return self._tunnel.dial(address, timeout)
 
     def allow_descriptors(self, needed: int) -> int:
         """See `Backend.allow_descriptors`: what this process may open does not matter to the engine."""
@@ -198,6 +246,8 @@ class DockerBackend(Lives[_Container]):
             for life in list(self.lives.values()):
                 life.ended.wait(EXIT_GRACE)
         finally:
+            if self._tunnel is not None:
+                self._tunnel.close()
             self._streams.close()  # first: it hands what has ended to the others
             self._enders.shutdown(wait=True)
             self._engine.close()
@@ -274,6 +324,7 @@ class DockerBackend(Lives[_Container]):
         host: dict[str, Any] = {"cpu_shares": FIRST_SERVED}
         if self._descriptors:
             host["ulimits"] = [ulimits.nofile(self._descriptors)]
+        self._renew_tunnel()
         options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, **host)
         with self._launching(life):
             self._run(life, self._images.toxiproxy, options)
@@ -322,6 +373,10 @@ class DockerBackend(Lives[_Container]):
         """What every container of a session has in common: no privileges, a fixed address, a lease, labels."""
         assert self._network is not None
         api, network = self._engine.api, self._network
+        if self._tunnel is not None:
+            for port in published:
+                self._tunnel.publish(self._ground.host, port, (address, port))
+            published = ()
         role = ["--keep", str(LEASE_PORT)] if name == TOXIPROXY else ["--follow", f"{network.toxiproxy}:{LEASE_PORT}"]
         settings = {
             "cap_drop": ["ALL"],

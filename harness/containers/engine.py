@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import docker
 import requests
@@ -27,7 +26,6 @@ CALL_TIMEOUT = 60.0  # s; a busy engine may take long to start a container
 DEFAULT = "default"  # the context that stands for no context
 PROBE_TIMEOUT = 5.0  # s to find out whether one answers
 CONNECTIONS = 64
-LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 BUSY = frozenset((500, 502, 503, 504))  # answers of an engine that may do better the next time
 HOPELESS = (
     "address already in use",
@@ -61,10 +59,10 @@ class Engine:
 
 
 def connect(url: str | None = None) -> Engine:
-    """The engine of this machine, or the one at ``url``, with the TLS settings under which that is known here.
+    """The engine that is wanted here, or the one at ``url``, with the TLS settings under which that is known here.
 
     Raises:
-        EngineUnavailable: none answers, or it is on another machine.
+        EngineUnavailable: none answers.
     """
     tried = []
     for where, tls in candidates() if url is None else [(url, _tls_known(url))]:
@@ -100,12 +98,6 @@ def candidates() -> Iterator[tuple[str, TLSConfig | None]]:
     for path in there or sockets[:1]:
         if context is None or context[0] != f"unix://{path}":
             yield f"unix://{path}", None
-
-
-def is_remote(url: str) -> bool:
-    """Whether an engine is on another machine, so that what it publishes on its loopback cannot be reached from here."""
-    parts = urlsplit(url)
-    return parts.scheme == "ssh" or (parts.scheme in ("tcp", "http", "https") and parts.hostname not in LOOPBACK)
 
 
 @contextmanager
@@ -145,10 +137,10 @@ class _Client(docker.APIClient):  # type: ignore[misc]
 
 
 def _connect(url: str, tls: TLSConfig | None) -> Engine:
-    if is_remote(url):
+    if url.startswith("ssh://"):
         raise EngineUnavailable(
-            f"the engine at {url} is on another machine: nodes are published on loopback addresses only, which cannot be "
-            "reached from here. Run Kadstorm on that machine, or use `--backend process`"
+            f"{url}: forward the engine's socket, as in `ssh -nNT -L /tmp/engine.sock:/var/run/docker.sock HOST &`, and name "
+            "that: DOCKER_HOST=unix:///tmp/engine.sock"
         )
     if url.startswith("unix://"):  # asked first by hand: the client leaks a socket for each one that does not answer
         with socket.socket(socket.AF_UNIX) as knock:

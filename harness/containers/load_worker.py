@@ -3,19 +3,25 @@
     driver ── stdin, stdout ──▶ this process ── the engine's attach ──▶ python -m loadtests, in a container
 
 The driver starts this module in the worker's place. It makes the container, passes standard input and output on, and ends with
-the container's exit code. The container shares the host's network, so it dials nodes as a worker outside would, and has the
-run folder at its own path, so rows are written where they belong, without a copy. It needs no lease: when this process ends, for
-whatever reason, the container's standard input does, at which a worker quits. It carries the session's labels, so that what is
-left of it goes with the session, or with `kadstorm cleanup`.
+the container's exit code. There are two places for the container:
+
+- Beside us: it shares the host's network, so it dials nodes as a worker outside would, and has the run folder at its own path, so
+  rows are written where they belong, without a copy. It needs no lease: when this process ends, for whatever reason, the
+  container's standard input does, at which a worker quits.
+- Abroad, where the session's network is none of this machine: it is on that network, and shares nothing (`load_abroad.py`). A
+  machine that has vanished ends no connection, so it follows the session's lease as well.
+
+It carries the session's labels, so that what is left of it goes with the session, or with `kadstorm cleanup`.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +29,12 @@ from typing import IO, Any
 import msgspec
 from docker.errors import APIError
 
+from harness.backends import Quarters
 from harness.containers import engine as engines
 from harness.containers import labels, load_image
 from harness.containers.engine import Engine, translated
-from harness.containers.streams import STDOUT, frames
+from harness.containers.load_abroad import CONFIG, USER, Rows, Translator, put_config
+from harness.containers.streams import STDOUT, connection_of, frames
 from harness.errors import KadstormError
 from harness.session import Session, note_engine
 from harness.spawner import Spawn
@@ -34,10 +42,25 @@ from harness.spawner import Spawn
 CHUNK = 65536
 ENDED_WITHIN = 20  # s for the engine to tell a container's exit code after its output has ended
 LASTS = 24 * 3600.0  # s after which a foreign `cleanup` may take it for abandoned
+LEASE = "30"  # s
 FAILED = 3
 
 
-def in_containers(session: Session, run_dir: Path) -> Spawn:
+class Order(msgspec.Struct, frozen=True):
+    """What this process is to do. Without a ``network`` the container is beside us."""
+
+    image: str
+    session: str
+    state: str
+    name: str
+    run_dir: str
+    config: str
+    network: str = ""
+    keeper: str = ""
+    address: str = ""
+
+
+def in_containers(session: Session, run_dir: Path, quarters: Quarters | None = None) -> Spawn:
     """A `Spawn` for load workers, each in a container. Builds their image if it is missing.
 
     Raises:
@@ -50,58 +73,144 @@ def in_containers(session: Session, run_dir: Path) -> Spawn:
         image = load_image.ensure(engine, lambda _: None)
     finally:
         engine.close()
+    addresses = iter(quarters.addresses if quarters else ())
 
     def spawn(argv: Sequence[str], *, name: str, **streams: Any) -> Any:
-        about = [image, session.id, str(session.state), name, str(run_dir.resolve())]
-        config = str(Path(argv[-1]).resolve())
-        return session.spawn([sys.executable, "-P", "-m", __name__, *about, config], name=name, **streams)
+        order = Order(
+            image, session.id, str(session.state), name, str(run_dir.resolve()), str(Path(argv[-1]).resolve())
+        )
+        if quarters is not None:
+            order = msgspec.structs.replace(
+                order, network=quarters.network, keeper=quarters.keeper, address=next(addresses)
+            )
+        command = [sys.executable, "-P", "-m", __name__, msgspec.json.encode(order).decode()]
+        return session.spawn(command, name=name, **streams)
 
     return spawn
 
 
-def run(engine: Engine, image: str, session_id: str, state: Path, name: str, run_dir: Path, config: str) -> int:
-    """Make the container, pass everything on until it ends, and return its exit code. Raises EngineFailed."""
-    with translated(f"starting the load worker {name}"):
-        host = engine.api.create_host_config(
-            network_mode="host", cap_drop=["ALL"], security_opt=["no-new-privileges"], read_only=True,
-            tmpfs={"/tmp": "size=64m"},  # noqa: S108  the container's own
-            binds={str(run_dir): {"bind": str(run_dir), "mode": "rw"}},
-        )  # fmt: skip
+def run(engine: Engine, order: Order) -> int:
+    """Make the container, pass everything on until it ends, and return its exit code. Raises EngineFailed, OSError."""
+    with translated(f"starting the load worker {order.name}"):
         container = engine.api.create_container(
-            image, ["-P", "-m", "loadtests", config], entrypoint=["python3"],
-            name=f"kadstorm-{session_id}-{name}-{secrets.token_hex(3)}",  # a session that stays may have several loads
-            stdin_open=True, user=f"{os.getuid()}:{os.getgid()}", host_config=host,
-            labels=labels.of_session(session_id, state, LASTS) | {labels.MEMBER: name},
+            order.image, stdin_open=True,
+            name=f"kadstorm-{order.session}-{order.name}-{secrets.token_hex(3)}",  # a session that stays may have several loads
+            labels=labels.of_session(order.session, Path(order.state), LASTS) | {labels.MEMBER: order.name},
+            **(_abroad(engine, order) if order.network else _beside(engine, order)),
         )["Id"]  # fmt: skip
         try:
-            attached = engine.api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
-            engine.api.start(container)
-            threading.Thread(target=_pass_in, args=(attached,), daemon=True).start()
-            _pass_out(attached)
-            return int(engine.api.wait(container, timeout=ENDED_WITHIN)["StatusCode"])
+            return _run_abroad(engine, container, order) if order.network else _run_beside(engine, container)
         finally:
             with suppress(APIError):  # it has been removed with its session; what stays goes with that
                 engine.api.remove_container(container, force=True)
 
 
-def _connection(attached: Any) -> Any:
-    return getattr(attached, "_sock", attached)
+def _beside(engine: Engine, order: Order) -> dict[str, Any]:
+    host = engine.api.create_host_config(
+        network_mode="host", cap_drop=["ALL"], security_opt=["no-new-privileges"], read_only=True,
+        tmpfs={"/tmp": "size=64m"},  # noqa: S108  the container's own
+        binds={order.run_dir: {"bind": order.run_dir, "mode": "rw"}},
+    )  # fmt: skip
+    command = ["-P", "-m", "loadtests", order.config]
+    return {
+        "entrypoint": ["python3"], "command": command, "user": f"{os.getuid()}:{os.getgid()}", "host_config": host,
+    }  # fmt: skip
 
 
-def _pass_in(attached: Any) -> None:
-    with suppress(OSError):  # the container has ended: its output says so
-        while chunk := os.read(0, CHUNK):
-            _connection(attached).sendall(chunk)
-        _connection(attached).shutdown(1)
+def _abroad(engine: Engine, order: Order) -> dict[str, Any]:
+    api = engine.api
+    init = ["python3", "-I", "-S", f"{load_image.HOME}/node/init.py", "--lease", LEASE, "--follow", order.keeper]
+    return {
+        "entrypoint": init,
+        "command": ["python3", "-P", "-m", "loadtests", CONFIG],
+        "user": f"{USER}:{USER}",
+        "host_config": api.create_host_config(
+            network_mode=order.network, cap_drop=["ALL"], security_opt=["no-new-privileges"]
+        ),
+        "networking_config": api.create_networking_config(
+            {order.network: api.create_endpoint_config(ipv4_address=order.address)}
+        ),
+    }
 
 
-def _pass_out(attached: Any) -> None:
-    """Hand on whole frames until the container's output ends."""
-    pending = b""
-    while chunk := _connection(attached).recv(CHUNK):
-        whole, pending = frames(pending + chunk)
-        for which, body in whole:
-            _write(sys.stdout.buffer if which == STDOUT else sys.stderr.buffer, body)
+def _run_beside(engine: Engine, container: str) -> int:
+    """Pass everything on as it is."""
+    worker = _Attached(engine, container)
+    worker.hear_commands(lambda line: line)
+    for which, body in worker.said():
+        _write(sys.stdout.buffer if which == STDOUT else sys.stderr.buffer, body)
+    return _exit_code(engine, container)
+
+
+def _run_abroad(engine: Engine, container: str, order: Order) -> int:
+    """Pass everything on as it is meant here, and bring the rows home."""
+    config = Path(order.config)
+    put_config(engine, container, config)
+    rows = Rows(engine, container, Path(msgspec.json.decode(config.read_bytes())["operations"]))
+    worker = _Attached(engine, container)
+    try:
+        _pass_translated(worker, rows)
+        return _exit_code(engine, container)
+    finally:
+        rows.fetch()
+
+
+def _pass_translated(worker: _Attached, rows: Rows) -> None:
+    translator, pending = Translator(), b""
+    worker.hear_commands(translator.to_worker)
+    for which, body in worker.said():
+        if which != STDOUT:
+            _write(sys.stderr.buffer, body)
+            continue
+        *lines, pending = (pending + body).split(b"\n")
+        for line in lines:
+            to_driver, to_worker = translator.from_worker(line + b"\n")
+            if to_worker:
+                rows.follow()  # it is up: its file is there
+                worker.send(to_worker)
+            if to_driver:
+                _write(sys.stdout.buffer, to_driver)
+    _write(sys.stderr.buffer, f"{translator}\n".encode())
+
+
+class _Attached:
+    """A container that has been started, and its streams. Raises EngineFailed."""
+
+    def __init__(self, engine: Engine, container: str) -> None:
+        api = engine.api
+        with translated("starting a load worker's container"):
+            self._source = api.attach_socket(container, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1})
+            self._connection = connection_of(self._source)
+            api.start(container)
+        self._sending = threading.Lock()
+
+    def send(self, line: bytes) -> None:
+        """Write to its standard input. That it has ended is no matter: its output says so."""
+        with self._sending, suppress(OSError):
+            self._connection.sendall(line)
+
+    def hear_commands(self, translate: Callable[[bytes], bytes]) -> None:
+        """From now on, pass on each line of our standard input, and its end."""
+
+        def pass_on() -> None:
+            for line in sys.stdin.buffer:
+                self.send(translate(line))
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_WR)
+
+        threading.Thread(target=pass_on, daemon=True).start()
+
+    def said(self) -> Iterator[tuple[int, bytes]]:
+        """Whole frames of its output until that ends."""
+        pending = b""
+        while chunk := self._connection.recv(CHUNK):
+            whole, pending = frames(pending + chunk)
+            yield from whole
+
+
+def _exit_code(engine: Engine, container: str) -> int:
+    with translated("asking how a load worker ended"):
+        return int(engine.api.wait(container, timeout=ENDED_WITHIN)["StatusCode"])
 
 
 def _write(stream: IO[bytes], body: bytes) -> None:
@@ -111,11 +220,11 @@ def _write(stream: IO[bytes], body: bytes) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """See the module."""
-    image, session_id, state, name, run_dir, config = argv
+    order = msgspec.json.decode(argv[0], type=Order)
     try:
         engine = engines.connect()
         try:
-            return run(engine, image, session_id, Path(state), name, Path(run_dir), config)
+            return run(engine, order)
         finally:
             engine.close()
     except BrokenPipeError:  # the driver has gone
@@ -123,7 +232,7 @@ def main(argv: Sequence[str]) -> int:
     except KadstormError as error:
         return _told(str(error))
     except OSError as error:
-        return _told(f"{name}: its container's streams were lost: {error}")
+        return _told(f"{order.name}: its container's streams were lost: {error}")
 
 
 def _told(message: str) -> int:

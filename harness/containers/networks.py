@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from harness.containers.engine import Engine, retried, translated
 from harness.errors import EngineFailed
 
 POOL = ipaddress.IPv4Network("10.192.0.0/10")  # where sessions' subnets lie
-RESERVED = 8  # addresses at the start of a subnet: network, gateway, Toxiproxy, and some to spare
+RESERVED = 16  # addresses at the start of a subnet: network, gateway, Toxiproxy, tunnel, and 12 for load workers
+FIRST_WORKER = 4
 SMALLEST_PREFIX, LARGEST = 24, 1000  # a Linux bridge has 1,024 ports
 TRIES = 256
 EXISTS = 409
@@ -37,9 +39,28 @@ class Network:
     def toxiproxy(self) -> str:
         return str(self.subnet[2])
 
+    @property
+    def tunnel(self) -> str:
+        """The address of the tunnel's far end, where there is one."""
+        return str(self.subnet[3])
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Addresses for load workers."""
+        return tuple(str(self.subnet[number]) for number in range(FIRST_WORKER, RESERVED))
+
     def member(self, index: int) -> str:
         """The address of the ``index``-th member of the plan."""
         return str(self.subnet[RESERVED + index])
+
+
+def is_here(network: Network) -> bool:
+    """Whether the network is one of this machine: its bridge is an interface here, so that its addresses can be dialled.
+
+    It is not with an engine on another machine, in a virtual machine (Docker Desktop), or in a network namespace of its own
+    (rootless), however that is reached.
+    """
+    return f"br-{network.id[:12]}" in {name for _, name in socket.if_nameindex()}
 
 
 def create(engine: Engine, name: str, members: int, labels: Mapping[str, str], *, first: int = 0) -> Network:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Streams:
         stream = _Stream(source, log.open("ab", buffering=0), said, ended)
         with self._lock:
             if self._closing:
-                _close(source)
+                close_source(source)
                 stream.log.close()
                 raise OSError("its output is not read any more")
             self._selector.register(source.fileno(), selectors.EVENT_READ, stream)
@@ -61,7 +62,7 @@ class Streams:
         self._thread.join()
         for key in list(self._selector.get_map().values()):
             if key.data is not None:
-                _close(key.data.source)
+                close_source(key.data.source)
                 key.data.log.close()
         self._selector.close()
         os.close(self._wake_read)
@@ -92,7 +93,7 @@ class Streams:
             return
         with self._lock:
             self._selector.unregister(stream.source.fileno())
-        _close(stream.source)
+        close_source(stream.source)
         stream.log.close()
         stream.ended()
 
@@ -116,8 +117,15 @@ def _write(log: IO[bytes], body: bytes) -> None:
         return  # a full disk: the journal, written to the same disk, tells it; the member is not to be lost for it
 
 
-def _close(source: Any) -> None:
-    """The engine's client hands out a file over a socket, or with TLS a socket that its answer holds open."""
+def connection_of(source: Any) -> socket.socket:
+    """The socket of an attached container, for who writes to it as well. It waits as long as there is nothing to read."""
+    connection: socket.socket = getattr(source, "_sock", source)
+    connection.settimeout(None)  # the engine's client has set one, for answers
+    return connection
+
+
+def close_source(source: Any) -> None:
+    """Close what the engine's client gave: a file over a socket, or with TLS a socket that its answer holds open."""
     holder = source._response if _is_tls(source) else getattr(source, "_sock", None)
     source.close()
     if holder is not None:
