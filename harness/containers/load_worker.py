@@ -193,8 +193,11 @@ class _Attached:
         """From now on, pass on each line of our standard input, and its end."""
 
         def pass_on() -> None:
-            for line in sys.stdin.buffer:
-                self.send(translate(line))
+            pending = b""
+            while chunk := os.read(0, CHUNK):  # `sys.stdin` would be locked by this thread when the process ends
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    self.send(translate(line + b"\n"))
             with suppress(OSError):
                 self._connection.shutdown(socket.SHUT_WR)
 
