@@ -90,6 +90,7 @@ class Tunnel:
             self._called(self._join(there, address)).result(timeout)
         except (RuntimeError, CancelledError) as error:
             here.close()
+            there.close()  # which no event loop has, or will have
             raise ConnectionResetError("the tunnel to the session's network has ended") from error
         except BaseException:
             here.close()

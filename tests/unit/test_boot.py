@@ -21,14 +21,13 @@ def placed(proxy_host: str, nodes: list[PlannedNode] = NODES) -> Topology:
     return Topology.build(nodes, host=HOST).placed(proxy_host=proxy_host, node_hosts=HOSTS)
 
 
-def test_a_link_that_cannot_be_dialled_from_here_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unroutable(address: tuple[str, int], *, timeout: float) -> socket.socket:
+def test_a_link_that_cannot_be_dialled_from_here_is_told_with_what_to_do() -> None:
+    def unroutable(address: tuple[str, int], timeout: float, /) -> socket.socket:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(boot, "create_connection", unroutable)
     with pytest.raises(HarnessError) as caught:
-        boot.see_that_links_are_in_reach(placed("10.192.0.3"))
-    for text in ("10.192.0.3:10003", "(timed out)", "Docker Desktop", "--backend process"):
+        boot.see_that_links_are_in_reach(placed("10.192.0.3"), unroutable)
+    for text in ("10.192.0.3:10003", "(timed out)", "firewall", "--backend process"):
         assert text in str(caught.value)
 
 
@@ -40,8 +39,10 @@ def test_one_link_that_can_be_dialled_is_enough() -> None:
         proxy.accept()[0].close()
 
 
-def test_links_on_the_sessions_own_address_are_not_dialled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boot, "create_connection", None)
-    boot.see_that_links_are_in_reach(placed(HOST))
-    boot.see_that_links_are_in_reach(Topology.build(NODES, host=HOST))
-    boot.see_that_links_are_in_reach(placed("10.192.0.3", NODES[:1]))
+def test_links_on_the_sessions_own_address_are_not_dialled() -> None:
+    def dial(address: tuple[str, int], timeout: float, /) -> socket.socket:
+        raise AssertionError(f"{address} was dialled")
+
+    boot.see_that_links_are_in_reach(placed(HOST), dial)
+    boot.see_that_links_are_in_reach(Topology.build(NODES, host=HOST), dial)
+    boot.see_that_links_are_in_reach(placed("10.192.0.3", NODES[:1]), dial)

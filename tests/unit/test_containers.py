@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from harness.backends.docker import describe_end
 from harness.containers import engine, images, labels, networks, rootfs
 from harness.containers.streams import Streams
-from harness.errors import ImageFailed
+from harness.errors import EngineUnavailable, ImageFailed
 from harness.targets import ImageRecipe
 from harness.targets.kademlia import KademliaTarget
 from node import provision
@@ -36,9 +36,10 @@ def test_subnets_hold_all_members_and_do_not_overlap(members: int, first: int) -
 
 def test_addresses_of_a_network_differ() -> None:
     network = networks.Network("id", "name", ipaddress.IPv4Network("10.192.1.0/24"))
-    addresses = [network.gateway, network.toxiproxy, *(network.member(index) for index in range(200))]
+    members = [network.member(index) for index in range(200)]
+    addresses = [network.gateway, network.toxiproxy, network.tunnel, *network.workers, *members]
     assert len(set(addresses)) == len(addresses)
-    assert network.member(0) == "10.192.1.8"
+    assert network.member(0) == "10.192.1.16"
 
 
 def frame(stream: int, body: bytes) -> bytes:
@@ -99,19 +100,18 @@ def test_what_the_user_names_is_the_only_engine_tried(monkeypatch: pytest.Monkey
     assert [url for url, _ in engine.candidates()] == ["tcp://127.0.0.1:1"]
 
 
-@pytest.mark.parametrize(
-    ("url", "remote"),
-    [
-        ("unix:///var/run/docker.sock", False),
-        ("npipe:////./pipe/docker", False),
-        ("tcp://127.0.0.1:2375", False),
-        ("tcp://localhost:2376", False),
-        ("tcp://10.1.2.3:2376", True),
-        ("ssh://user@host", True),
-    ],
-)
-def test_an_engine_on_another_machine_is_known_by_its_address(url: str, remote: bool) -> None:
-    assert engine.is_remote(url) == remote
+def test_an_engine_behind_ssh_is_told_how_to_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://user@host")
+    with pytest.raises(EngineUnavailable, match=r"ssh -nNT -L .*DOCKER_HOST=unix://"):
+        engine.connect()
+
+
+def test_a_network_is_here_if_its_bridge_is_an_interface_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = networks.Network("f28d20faec3702195664", "name", ipaddress.IPv4Network("10.192.1.0/24"))
+    monkeypatch.setattr(networks.socket, "if_nameindex", lambda: [(1, "lo"), (2, "br-000000000000")])
+    assert not networks.is_here(there)
+    monkeypatch.setattr(networks.socket, "if_nameindex", lambda: [(1, "lo"), (2, "br-f28d20faec37")])
+    assert networks.is_here(there)
 
 
 def test_labels_tell_whose_a_session_is_and_until_when(tmp_path: Path) -> None:

@@ -236,10 +236,10 @@ def test_without_an_engine_the_whole_reason_is_told_and_how_to_get_one(monkeypat
     assert engines.HOW_TO_GET_ONE not in found.said
 
 
-def test_an_engine_on_another_machine_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "tcp://10.1.2.3:2375")
+def test_an_engine_behind_ssh_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "ssh://host")
     [found] = doctor._containers(20)
-    judged(found, "warn", "Run Kadstorm on that machine", "--backend process")
+    judged(found, "warn", "forward the engine's socket", "--backend process")
 
 
 def test_all_of_an_engine_is_looked_at_and_its_client_closed(
