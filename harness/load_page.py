@@ -98,6 +98,8 @@ class Page:
             lambda _, close: self._later(stack, close), self._interrupt.check,
         )  # fmt: skip
         self._events.emit("ready", detail={"nodes": len(self._plan.nodes), "links": len(booted.cluster.topology.links)})
+        if booted.cluster.layout.quarters is not None:
+            self._allow_tunnel(tell)
         sampler = Sampler(booted.cluster, self._events, self._run_dir / NODES_STREAM)
         self._later(stack, sampler.close)
         panel = ClusterPanel(booted.cluster, self._events, self._plan.seed, self._note)
@@ -121,6 +123,17 @@ class Page:
             self._interrupt.sleep(LOOK_EVERY * 3)
         self._interrupt.check()  # a Ctrl-C may have reached Locust before us
         raise LoadFailed(f"Locust ended: {describe_exit(locust.returncode)}\n{tail(self._log)}")
+
+    def _allow_tunnel(self, tell: Callable[[str], None]) -> None:
+        """The page's clients are here, and the nodes are not. Raises LoadFailed if that cannot be."""
+        if self._plan.experiment["load"].get("sites"):
+            raise LoadFailed(
+                "`load.sites`: the engine is elsewhere, and from the page's clients, which are here, no site's proxies can be "
+                "reached: leave `sites` out, or run the experiment without --ui, whose load is where the nodes are"
+            )
+        tell(
+            "the engine is elsewhere: latencies on the page have the way there and the tunnel in them (docs/containers.md)"
+        )
 
     def _command(self, session: Session, panel: Path, zero: float, topology: Topology) -> list[str]:
         load = self._plan.experiment["load"]

@@ -17,6 +17,7 @@ from docker.errors import NotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness import load_page
 from harness.backends import Layout, Quarters
 from harness.containers.engine import Engine
 from harness.containers.load_abroad import ASKED, ROWS, Rows, Translator, put_config
@@ -186,6 +187,17 @@ def test_workers_beside_the_nodes_dial_them_at_their_own_addresses(
     object.__setattr__(layout, "quarters", quarters)
     configs = load_configs(plan, session, tmp_path, topology, layout)
     assert [[gateway["host"] for gateway in config["gateways"]] for config in configs] == [dialled] * 2
+
+
+def test_the_pages_clients_are_here_so_sites_are_refused_and_the_way_is_told() -> None:
+    page: Any = load_page.Page.__new__(load_page.Page)
+    page._plan = SimpleNamespace(experiment={"load": {"sites": ["site-0"]}})
+    with pytest.raises(LoadFailed, match=r"`load.sites`: .* leave `sites` out"):
+        page._allow_tunnel(print)
+    told: list[str] = []
+    page._plan = SimpleNamespace(experiment={"load": {}})
+    page._allow_tunnel(told.append)
+    assert "the tunnel" in told[0]
 
 
 def test_more_workers_than_the_network_has_room_for_are_refused(tmp_path: Path) -> None:
