@@ -146,6 +146,22 @@ def test_a_reader_that_takes_nothing_holds_up_its_own_channel_alone() -> None:
     assert len(ends.heard["far", stuck]) == 3 * WINDOW
 
 
+def test_nothing_is_kept_of_a_channel_that_has_ended_in_both_directions() -> None:
+    ends = Ends()
+    number = ends.near.open("a", 1)
+    ends.settle()
+    ends.near.end(number)
+    ends.settle()
+    assert number in ends.near
+    assert number in ends.far
+    ends.far.write(number, b"still open this way")
+    ends.far.end(number)
+    ends.settle()
+    assert ends.heard["near", number] == b"still open this way"
+    assert number not in ends.near
+    assert number not in ends.far
+
+
 def test_what_comes_for_a_channel_that_was_reset_here_is_no_offence() -> None:
     near = Channels(serves=False)
     number = near.open("a", 1)
@@ -305,9 +321,9 @@ def test_a_reset_passes_as_a_reset(tunnel: Tunnel, door: socket.socket, *, from_
 
 def test_a_connection_that_nobody_reads_holds_up_no_other(tunnel: Tunnel, door: socket.socket) -> None:
     stuck, unread = through(tunnel, door)
-    stuck.settimeout(0.5)
-    with suppress(TimeoutError):  # as far as it goes
-        stuck.sendall(bytes(100 * WINDOW))
+    stuck.settimeout(1.0)
+    with pytest.raises(TimeoutError):  # nor is it held here without a limit
+        stuck.sendall(bytes(200 * WINDOW))
     here, there = through(tunnel, door)
     here.sendall(b"past it")
     assert there.recv(100) == b"past it"
