@@ -7,11 +7,13 @@ import os
 import random
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -329,10 +331,11 @@ def test_a_storm_in_containers_passes_and_leaves_nothing(experiment: Any, tmp_pa
 def test_a_cluster_whose_links_cannot_be_dialled_from_here_fails_at_once(
     experiment: Any, toxiproxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unroutable(address: tuple[str, int], **_: object) -> None:
+    def unroutable(address: tuple[str, int], timeout: float, /) -> socket.socket:
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(boot, "create_connection", unroutable)
+    lay_out = DockerBackend.lay_out
+    monkeypatch.setattr(DockerBackend, "lay_out", lambda *given: replace(lay_out(*given), dial=unroutable))
     (tmp_path / NODE_LOGS_DIR).mkdir()
     fault = {"at": "1s", "for": "1s", "latency": {"latency": "9ms", "from": "all", "to": "all"}}
     plan = make_plan(load_experiment(experiment(timeline=[fault]), []))
