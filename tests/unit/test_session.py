@@ -11,9 +11,16 @@ import pytest
 from harness.backends import Backend
 from harness.boot import end_backend
 from harness.cleanup import sweep, tidy_session
+from harness.containers import engine
 from harness.errors import MemberFailed, PortsTaken, RunFolderExists
 from harness.runfolder import make_run_dir, new_run_dir
 from harness.session import Lock, Session, recorded_sessions
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a container engine of this machine has of other sessions is none of these tests' business."""
+    monkeypatch.setattr(engine, "candidates", lambda: iter(()))
 
 
 def test_two_sessions_have_different_addresses(tmp_path: Path) -> None:
