@@ -23,7 +23,7 @@ from typing import Any
 from docker.errors import NotFound
 
 from harness.containers.engine import Engine, translated
-from harness.containers.streams import STDOUT, close_source, connection_of, frames
+from harness.containers.streams import STDOUT, close_source, connection_of, heard
 
 USER = 65532
 FOLDER = "kadstorm-load"
@@ -132,14 +132,10 @@ class Rows:
         self._follower.start()
 
     def _pass_on(self) -> None:
-        pending = b""
-        connection = connection_of(self._source)
         with suppress(OSError), self._path.open("ab", buffering=0) as file:  # what is missing is fetched in the end
-            while chunk := connection.recv(CHUNK):
-                whole, pending = frames(pending + chunk)
-                for which, body in whole:
-                    if which == STDOUT:
-                        file.write(body)
+            for which, body in heard(connection_of(self._source)):
+                if which == STDOUT:
+                    file.write(body)
 
     def fetch(self) -> None:
         """Have all of them, after the worker's end. Raises EngineFailed, OSError."""

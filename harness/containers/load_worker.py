@@ -34,7 +34,7 @@ from harness.containers import engine as engines
 from harness.containers import labels, load_image
 from harness.containers.engine import Engine, translated
 from harness.containers.load_abroad import CONFIG, USER, Rows, Translator, put_config
-from harness.containers.streams import STDOUT, connection_of, frames
+from harness.containers.streams import STDOUT, connection_of, heard
 from harness.errors import KadstormError
 from harness.session import Session, note_engine
 from harness.spawner import Spawn
@@ -205,10 +205,7 @@ class _Attached:
 
     def said(self) -> Iterator[tuple[int, bytes]]:
         """Whole frames of its output until that ends."""
-        pending = b""
-        while chunk := self._connection.recv(CHUNK):
-            whole, pending = frames(pending + chunk)
-            yield from whole
+        return heard(self._connection)
 
 
 def _exit_code(engine: Engine, container: str) -> int:

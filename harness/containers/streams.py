@@ -10,7 +10,7 @@ import os
 import selectors
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -108,6 +108,14 @@ def frames(data: bytes) -> tuple[list[tuple[int, bytes]], bytes]:
         whole.append((data[at], data[at + HEAD : end]))
         at = end
     return whole, data[at:]
+
+
+def heard(connection: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """Each whole frame that comes, as (stream, bytes), until the other end has closed. Raises OSError."""
+    pending = b""
+    while chunk := connection.recv(CHUNK):
+        whole, pending = frames(pending + chunk)
+        yield from whole
 
 
 def _write(log: IO[bytes], body: bytes) -> None:

@@ -24,11 +24,10 @@ from typing import Any, TypeVar
 
 from harness.containers import channels
 from harness.containers.channels import Connection, Garbled, TunnelEnd
-from harness.containers.streams import STDOUT, close_source, connection_of, frames
+from harness.containers.streams import STDOUT, close_source, connection_of, heard
 from harness.errors import EngineFailed
 
 FAR_END = ("python3", "-I", "-S", "-c", inspect.getsource(channels))
-RECEIVE = 262_144  # bytes
 PUBLISH_WITHIN = 10.0  # s
 BACKLOG = 1024
 
@@ -42,7 +41,6 @@ class Tunnel:
         """Raises OSError if the log cannot be opened."""
         self._attached, self._lost = attached, lost
         self._engine = connection_of(attached)
-        self._engine.settimeout(None)  # silence is no failure: the engine's client has a limit for answers
         self._log = log.open("ab", buffering=0)
         self._closing = False
         self._published: dict[int, tuple[str, tuple[str, int]]] = {}
@@ -160,12 +158,9 @@ class Tunnel:
 
     def _received(self) -> str:
         """Pass on what the far end says until it says no more; why it does not."""
-        pending = b""
         try:
-            while chunk := self._engine.recv(RECEIVE):
-                whole, pending = frames(pending + chunk)
-                for which, body in whole:
-                    self._take(which, body)
+            for which, body in heard(self._engine):
+                self._take(which, body)
         except (OSError, Garbled) as error:
             return str(error)
         return "the engine, or its container, ended it"
