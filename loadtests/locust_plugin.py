@@ -90,8 +90,6 @@ class LocustPlugin:
 
     def on_init(self, environment: Environment, **_: Any) -> None:
         """Choose the model's user class; end with exit code 2 if the options make no sense."""
-        # -t is a timer of gevent's loop, whose time stands still while Locust is imported: it would end by so much earlier.
-        gevent.get_hub().loop.update_now()
         options = _options(environment)
         self._folder = Path(options.operations)  # a worker's own: its options become the master's when a test starts
         try:
@@ -109,6 +107,8 @@ class LocustPlugin:
         elif isinstance(environment.runner, WorkerRunner):
             self._obey(environment, environment.runner)
         self._attach(environment, options)
+        # -t, which Locust counts from here, is a timer of gevent's loop, whose time stands still while all this is imported.
+        gevent.get_hub().loop.update_now()
 
     def _prepare(self, environment: Environment, options: Any) -> None:
         environment.stop_timeout = environment.stop_timeout or STOP_TIMEOUT  # a user ends after its answer

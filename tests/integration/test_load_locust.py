@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -90,6 +91,12 @@ def went_well(code: int, said: str) -> bool:
     return code == 0 or (code == 4 and " ms late or more" in said and "were shed" not in said)
 
 
+def moment_of(said: str, text: str) -> datetime:
+    """When Locust logged a line with that text."""
+    (line,) = (line for line in said.splitlines() if text in line)
+    return datetime.strptime(line[1:24], "%Y-%m-%d %H:%M:%S,%f").replace(tzinfo=UTC)
+
+
 def load(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["phase"] == "load"]
 
@@ -104,6 +111,8 @@ def test_the_open_model_leaves_the_rows_that_a_run_leaves(tmp_path: Path) -> Non
     gaps = load(rows)["intended"].sort_values().diff().dropna()
     assert gaps.max() < 0.0101  # every 10 ms, and not one left out
     assert len(gaps) > 200  # -t counts from the load's beginning, not from Locust's import
+    began, ended_at = (moment_of(said, text) for text in ("Run time limit set", "--run-time limit reached"))
+    assert (ended_at - began).total_seconds() > 2.8
 
 
 def test_the_closed_model_has_as_many_users_as_were_asked_for(tmp_path: Path) -> None:
