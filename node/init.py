@@ -9,7 +9,7 @@ Containers outlive whoever started them. So each has a lease, and ends by itself
 - A *follower* holds a connection to the keeper, which passes each renewal on as one byte. It dials again when the connection is
   lost, or has been silent for half a lease: a keeper that is restarted within the lease harms nobody.
 - When all is to be removed, "TOKEN still" freezes the followers' commands, as one other byte: containers are removed a few at a
-  time, and nodes that see one another vanish would keep the machine busy with that. The lease goes on meanwhile.
+  time, and nodes that see one another vanish would look for each other meanwhile. The lease goes on.
 
 The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
 interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are

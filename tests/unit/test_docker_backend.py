@@ -227,6 +227,32 @@ def test_a_member_without_its_limits_is_not_started(make: Any, tmp_path: Path, m
 # --- launches -------------------------------------------------------------------------------------------------------
 
 
+def test_closing_freezes_all_before_it_removes_any(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Making()
+    backend = make(api)
+    done: list[str] = []
+    monkeypatch.setattr(backend.lease, "freeze", lambda: done.append("freeze"))
+    remove = docker.remove_session
+    monkeypatch.setattr(docker, "remove_session", lambda *a, **k: (done.append("remove"), remove(*a, **k))[1])
+    backend.close()
+    assert done == ["freeze", "remove"]
+
+
+def test_freezing_is_said_with_the_sessions_token_to_whoever_keeps_the_lease(make: Any) -> None:
+    backend = make(Making())
+    backend.lease.freeze()  # nobody keeps it: no matter
+    host, port = backend.lease._address
+    with socket.create_server((host, port)) as keeper:
+        thread = threading.Thread(target=backend.lease.freeze)
+        thread.start()
+        caller, _ = keeper.accept()
+        with caller:
+            assert caller.recv(256) == f"{backend._token} still\n".encode()
+            caller.sendall(b"!")
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+
+
 def test_closing_waits_for_a_launch_under_way_and_leaves_nothing(make: Any, tmp_path: Path) -> None:
     api = Making()
     backend = make(api)
