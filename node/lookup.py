@@ -52,6 +52,7 @@ class Finder(Protocol):
     def closest(self) -> list[Contact]: ...
     def overtaken(self) -> bool: ...
     def unheard(self) -> list[Contact]: ...
+    def unasked(self) -> list[Contact]: ...
     def nearest(self) -> list[Contact]: ...
 
 
@@ -159,6 +160,11 @@ class Lookup:
             return []
         return [c.contact for c in self._by_id.values() if c.progress in (SLOW, FAILED)]
 
+    def unasked(self) -> list[Contact]:
+        """Who was learnt of and has not been asked, nearest first."""
+        candidates = (self._candidates[distance] for distance in self._distances)
+        return [c.contact for c in candidates if c.progress == KNOWN]
+
     def nearest(self) -> list[Contact]:
         """Up to k contacts that are neither slow nor failed, whether asked or not, nearest first."""
         return [candidate.contact for candidate in self._nearest()]
@@ -264,9 +270,16 @@ class DisjointLookup:
         """See `Lookup.unheard`: of all paths together."""
         return [contact for path in self._paths for contact in path.unheard()]
 
+    def unasked(self) -> list[Contact]:
+        """See `Lookup.unasked`: of all paths together."""
+        return self._sorted(contact for path in self._paths for contact in path.unasked())
+
     def nearest(self) -> list[Contact]:
         """See `Lookup.nearest`: of all paths together."""
         return self._first(contact for path in self._paths for contact in path.nearest())
 
     def _first(self, contacts: Iterable[Contact]) -> list[Contact]:
-        return sorted(contacts, key=lambda contact: as_int(contact.id) ^ self._number)[: self._k]
+        return self._sorted(contacts)[: self._k]
+
+    def _sorted(self, contacts: Iterable[Contact]) -> list[Contact]:
+        return sorted(contacts, key=lambda contact: as_int(contact.id) ^ self._number)

@@ -168,12 +168,16 @@ class Network:
 
     def lacks(self) -> int:
         """How many of their true k closest all nodes together do not have in their tables."""
-        return sum(len(self._lacks(peer)) for peer in self.peers.values())
+        return sum(len(self._lacks(port)) for port in self.peers)
 
-    def _lacks(self, peer: Peer) -> set[Contact]:
-        others = [other.contact for other in self.peers.values() if other is not peer]
-        closest = sorted(others, key=lambda c: distance(c.id, peer.contact.id))[: self.settings.k]
-        return set(closest) - {e.contact for e in peer.table.entries() if e.alive}
+    def near(self, port: int) -> set[Contact]:
+        """The true k closest others of a node."""
+        own = self.peers[port].contact
+        others = (peer.contact for peer in self.peers.values() if peer.contact != own)
+        return set(heapq.nsmallest(self.settings.k, others, key=lambda contact: distance(contact.id, own.id)))
+
+    def _lacks(self, port: int) -> set[Contact]:
+        return self.near(port) - {e.contact for e in self.peers[port].table.entries() if e.alive}
 
     def holders(self, key: bytes) -> set[int]:
         """The nodes that keep a record."""
