@@ -409,3 +409,23 @@ def test_disjoint_paths_find_what_one_path_is_lied_about_by_a_fifth_of_the_nodes
         found[paths] = network.share_found(gets=200)
     assert found[1] < 0.98, "one path is misled now and then, or this proves nothing"
     assert found[4] >= 0.99, "what S/Kademlia 2007 found for a fifth of liars"
+
+
+class Misdirected(Betrayed):
+    """The same, but the liars tell who is closest, and nobody's address."""
+
+    def _lie(self, own: Contact, sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:
+        match message:
+            case FindNode(target) | FindValue(target):
+                ports = sorted(self._liars.keys() - {own.port})
+                reply(Found(tuple(Contact(c.id, HOST, self.rng.choice(ports)) for c in self.true_closest(target))))
+            case _:
+                super()._lie(own, sender, message, reply)
+
+
+@pytest.mark.parametrize("paths", [1, 4])
+def test_false_addresses_hide_nobody_though_a_fifth_of_the_nodes_tell_them(paths: int) -> None:
+    network = Misdirected(settings=Settings(k=8, paths=paths), record=False)
+    network.populate(1000)
+    network.betray(0.2)
+    assert network.share_found(gets=60) >= 0.98
