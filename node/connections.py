@@ -2,7 +2,7 @@
 
 - Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
   answer no more than MOST_WAITING requests are sent.
-- A connection with too many requests in work is not read from until some are answered.
+- A connection with too many requests in work, or too many bytes of them, is not read from until some are answered.
 - An incoming connection is of one node: whoever speaks for another one on it is closed.
 - Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
   own system call, and were all of them held back, one end would sleep while the other works.
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
 MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
 IN_WORK = 512  # requests of one connection that have no answer yet
+IN_WORK_BYTES = 4 * 2**20  # of them; a value that is being stored lies in our memory once for each of its k holders
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
@@ -110,7 +111,7 @@ class Frames(asyncio.Protocol):
                 envelope = decode(body, owner.cluster)
                 owner.count_kind(owner.kinds_in, envelope.message, len(body))
                 self.frames += 1
-                self.received(envelope)
+                self.received(envelope, len(body))
         except WireError as error:
             self._malformed(error)
 
@@ -181,7 +182,7 @@ class Frames(asyncio.Protocol):
         """Whether a frame does not come to its end."""
         return bool(self.partial_since) and now - self.partial_since >= FRAME_TIME
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         raise NotImplementedError
 
 
@@ -195,7 +196,8 @@ class Incoming(Frames):
 
     def __init__(self, owner: TcpTransport) -> None:
         super().__init__(owner)
-        self._in_work = 0
+        self._in_work = self._in_work_bytes = 0
+        self._full = False  # whether that is too much
         self.named = b""  # the identifier of the node that speaks on it; empty for clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -235,16 +237,23 @@ class Incoming(Frames):
         """Whether no request of it is in work."""
         return not self._in_work
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         message, rid, sender = envelope.message, envelope.rid, envelope.sender
         if not isinstance(message, Request):
             raise WireError(f"a {type(message).__name__} is no request")
         if sender is not None and sender.contact.id != self.named:
             self._name(sender.contact.id)
-        self._in_work += 1
-        if self._in_work == IN_WORK:
-            self._pause()
-        self._owner.handler(sender, message, lambda answer: self._answer(rid, answer))
+        self._note_work(1, size)
+        self._owner.handler(sender, message, lambda answer: self._answer(rid, size, answer))
+
+    def _note_work(self, requests: int, size: int) -> None:
+        """Take down what is in work, and read no more while that is too much."""
+        self._in_work += requests
+        self._in_work_bytes += size
+        full = self._in_work >= IN_WORK or self._in_work_bytes >= IN_WORK_BYTES
+        if full != self._full:
+            self._full = full
+            self._pause() if full else self._resume()
 
     def _name(self, identifier: bytes) -> None:
         if self.named:
@@ -252,15 +261,13 @@ class Incoming(Frames):
         self.named = identifier
         self._owner.hold_to_its_share(identifier)
 
-    def _answer(self, rid: int, answer: Answer) -> None:
+    def _answer(self, rid: int, size: int, answer: Answer) -> None:
         owner = self._owner
         try:
             self.send(Envelope(owner.cluster, rid, owner.sender, answer))
         except WireError as error:
             self.send(Envelope(owner.cluster, rid, owner.sender, Refusal(str(error))))
-        if self._in_work == IN_WORK:
-            self._resume()
-        self._in_work -= 1
+        self._note_work(-1, -size)
 
 
 class Outgoing(Frames):
@@ -299,7 +306,7 @@ class Outgoing(Frames):
         """Whether nobody waits for anything on it; requests that have timed out do not count."""
         return not self.queue and all(pending.timed_out for pending in self.waiting.values())
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         self.answered = True
         pending = self.waiting.pop(envelope.rid, None)
         if pending is None:

@@ -184,6 +184,37 @@ def test_a_value_that_fits_into_no_store_is_refused_and_harms_nobody() -> None:
     assert len(frame) > VALUE_LIMIT
 
 
+def test_values_that_are_being_stored_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.peer.MOST_STORING", 1000)
+    network = Network.of(5)
+    answers: list[Answer] = []
+
+    def put(size: int) -> None:
+        network.peers[2].handle(None, Put(key_of(b"%d" % size), bytes(size)), answers.append)
+
+    put(60)  # each counts k = 8 times
+    put(66)
+    assert isinstance(answers[0], Refusal)
+    assert "try again" in answers[0].why
+    network.clock.run(1.0)
+    put(66)
+    network.clock.run(1.0)
+    put(500)
+    network.clock.run(1.0)
+    assert [type(answer) for answer in answers] == [Refusal, PutResult, PutResult, PutResult], "one goes on in any case"
+
+
+@pytest.mark.parametrize("ttl", [-1.0, float("nan"), float("inf")])
+def test_a_time_to_live_that_is_none_is_refused_and_nobody_is_asked(ttl: float) -> None:
+    network = Network.of(5)
+    network.trace.clear()
+    answers: list[Answer] = []
+    network.peers[2].handle(None, Put(key_of(b"x"), b"v", ttl=ttl), answers.append)
+    assert isinstance(answers[0], Refusal)
+    assert f"finite number of seconds from 0 on, not {ttl}" in answers[0].why
+    assert not network.trace
+
+
 def test_a_refusal_is_an_answer_of_one_who_is_alive() -> None:
     network = Network.of(5)
     network.peers[2].table.failed(network.peers[3].contact.id, network.clock.now)

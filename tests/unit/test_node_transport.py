@@ -85,6 +85,26 @@ def test_too_many_requests_in_work_stop_the_reading_until_some_are_answered(monk
     run(test)
 
 
+def test_large_requests_in_work_stop_the_reading_though_they_are_few() -> None:
+    """Each of them lies in the memory once more for each node to which it is sent on."""
+    large = Ping(padding=bytes(2**20))
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        _, writer = await asyncio.open_connection(HOST, PORT)
+        for rid in range(20):
+            writer.write(encode(Envelope("c", rid, None, large)))
+        await until(lambda: len(replies) == 4)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert len(replies) == 4
+        for answered in range(1, 17):
+            replies[answered - 1](Pong(b"", 0))
+            await until(lambda expected=answered + 4: len(replies) == expected)
+        writer.close()
+
+    run(test)
+
+
 def test_requests_that_come_in_one_read_wait_too_while_answers_are_not_taken() -> None:
     """Else one read of small requests for large values would fill the memory with answers that nobody reads."""
     big = Pong(bytes(2**20), 0)
