@@ -86,6 +86,7 @@ class Peer:
         self.on_contact: OnContact = lambda _contact, _heard: None
         self._held: list[tuple[Put | Get, Reply]] | None = None
         self._storing = 0  # bytes, as in MOST_STORING
+        self.leaving = False  # whether nothing is to be kept here any more
         self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
@@ -393,6 +394,8 @@ class Peer:
 
     def keep(self, record: Record, *, cached: bool = False) -> str:
         """Keep a record here; an empty string, or why not. It is republished later unless others do it before."""
+        if self.leaving:
+            return "this node is leaving"
         now = self.clock.monotonic()
         republish_at = now + self.republish_pause()
         return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=republish_at, cached=cached)

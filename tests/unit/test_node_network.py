@@ -123,6 +123,23 @@ def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
     assert network.lacks() == 0
 
 
+def test_a_node_that_is_told_its_own_address_too_joins_as_soon_as_another_starts() -> None:
+    network = Network()
+    early, late = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    network.kill(2)
+    Maintenance(early, [(HOST, 1), (HOST, 2)]).start()
+    network.clock.run(2.5)
+    network.peers[2] = late
+    network.clock.run(2.5)
+    assert early.table.alive() == 1
+
+
+def test_a_node_that_is_told_nothing_but_its_own_address_is_alone_by_choice() -> None:
+    network = Network()
+    Maintenance(network.place(Contact(key_of(b"node 1"), HOST, 1)), [(HOST, 1)]).start()
+    assert network.get(1, "x")[0].error == ""
+
+
 def test_a_node_that_comes_back_at_another_address_is_found_there() -> None:
     network = Network.of(12)
     known = network.peers[5].contact

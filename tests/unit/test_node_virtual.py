@@ -266,6 +266,25 @@ def test_who_leaves_hands_its_records_to_the_next_closest() -> None:
         assert all(len(holding) >= 3 for holding in holders.values()), holders
 
 
+def test_who_is_leaving_acknowledges_nothing_that_would_go_with_it() -> None:
+    network = Network(latency=lambda source, destination, rng: 0.1)
+    leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    leaver.ping(other.contact)
+    network.clock.run(1.0)
+    answers: list[Answer] = []
+
+    def store(name: bytes) -> None:
+        leaver.handle(None, Store(Record(key_of(name), b"v", 1, bytes(20), network.clock.wall() + 1e6)), answers.append)
+
+    store(b"before")
+    Maintenance(leaver, []).leave(lambda: network.kill(1))
+    store(b"meanwhile")
+    assert network.peers[1] is leaver, "the first is on its way"
+    assert answers == [Stored(kept=True), Stored(kept=False, why="this node is leaving")]
+    network.clock.run(1.0)
+    assert network.holders(key_of(b"before")) == {2}
+
+
 def test_a_node_without_records_leaves_at_once() -> None:
     network = Network()
     peer = network.place(Contact(key_of(b"alone"), HOST, 1))
