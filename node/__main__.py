@@ -26,7 +26,7 @@ from node.search import CUT_SHORT
 from node.settings import Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport
-from node.wire import Contact, GetResult, PutResult, Sender
+from node.wire import MOST_CONTACTS, Contact, GetResult, PutResult, Sender
 
 if TYPE_CHECKING:
     from node.client import Client
@@ -145,7 +145,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     add(
         "--k",
-        type=_positive,
+        type=_bucket_size,
         default=defaults.k,
         help="size of a bucket, holders of a record (default: %(default)s)",
     )
@@ -230,6 +230,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _bucket_size(text: str) -> int:
+    size = _positive(text)
+    if size > MOST_CONTACTS:
+        raise argparse.ArgumentTypeError(
+            f"at most {MOST_CONTACTS}, as many contacts as an answer may carry, not {text}"
+        )
+    return size
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number from 0 on, not {text!r}")
@@ -254,6 +263,8 @@ def _port(text: str) -> int:
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):  # as URLs write an IPv6 address
+        host = host[1:-1]
     if not colon or not host:
         raise argparse.ArgumentTypeError(f"HOST:PORT, not {text!r}")
     return host, _port(port)
