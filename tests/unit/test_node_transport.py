@@ -12,7 +12,7 @@ import pytest
 
 from node import connections
 from node import transport as module
-from node.errors import RpcError, RpcRefused, RpcTimeout
+from node.errors import RpcDisconnected, RpcError, RpcRefused, RpcTimeout
 from node.transport import TcpTransport
 from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
@@ -454,6 +454,26 @@ def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None
         writer.close()
 
     run(test)
+
+
+def test_nobody_is_dialled_any_more_when_the_transport_has_closed() -> None:
+    async def whole() -> None:
+        results: list[object] = []
+        async with answering(1) as other:
+            other.handler = lambda _sender, _message, _reply: None
+            transport = TcpTransport(HERE, "c", None)
+            await transport.listen()
+            transport.send(other.sender.contact, Ping(), 5.0, lambda result, _, __: results.append(result))
+            await until(lambda: other.incoming)
+            await asyncio.sleep(connections.FRESH)
+            await transport.close()
+            transport.send(other.sender.contact, Ping(), 5.0, lambda result, _, __: results.append(result))
+            await until(lambda: len(results) == 2)
+            await asyncio.sleep(0.05)
+            assert not other.incoming
+        assert [type(result) for result in results] == [RpcDisconnected, RpcRefused]
+
+    asyncio.run(asyncio.wait_for(whole(), 5.0))
 
 
 def test_no_more_requests_wait_for_one_peer_than_may_and_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
