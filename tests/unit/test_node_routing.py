@@ -84,8 +84,9 @@ def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k
             table.requested(who, float(now))
         else:
             table.failed(who.id, float(now))
-        assert len(table) >= most, "a contact was dropped without another in its place"
-        most = len(table)
+        answering = sum(entry.verified for entry in table.entries())
+        assert answering >= most, "a contact that had answered was dropped without another in its place"
+        most = answering
     buckets = table.buckets()
     assert [b.low for b in buckets] == [0, *(b.high for b in buckets[:-1])]
     assert buckets[-1].high == 1 << BITS
@@ -202,6 +203,36 @@ def test_without_a_spare_nobody_is_dropped_however_dead() -> None:
     assert len(table) == 4
     assert table.closest(OWN, 4) == []
     assert len(table.seeds(OWN, 4)) == 4, "if all are suspect, they are all there is to ask"
+
+
+def test_who_never_answered_is_dropped_when_it_is_given_up_but_not_the_last() -> None:
+    table = RoutingTable(OWN, 8)
+    table.requested(contact(1), 0.0)
+    fail(table, contact(1))
+    assert table.entry(contact(1).id) is not None, "there is nobody else"
+    table.answered(contact(2), 9.0, rtt=0.01)
+    table.requested(contact(3), 9.0)
+    for who in (1, 3):
+        fail(table, contact(who))
+    assert [entry.contact for entry in table.entries()] == [contact(2)]
+
+
+def test_made_up_contacts_keep_no_suspect_waiting_nor_suspects_a_newcomer() -> None:
+    table = RoutingTable(OWN, 20)
+    for number in range(1, 6):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    for number in range(100, 110):
+        table.requested(contact(number), 0.0)
+    suspects = [contact(1), contact(2)]
+    for suspect in suspects:
+        table.failed(suspect.id, 5.0)
+    assert [entry.contact for entry in table.due(6.0, 3)] == [*suspects, contact(100)]
+    for number in range(3, 6):
+        table.failed(contact(number).id, 5.0)
+    assert [entry.contact for entry in table.due(6.0, 3)] == [*suspects, contact(100)]
+    for number in range(100, 110):
+        table.answered(contact(number), 7.0, rtt=0.01)
+    assert [entry.contact for entry in table.due(7.0, 3)] == [*suspects, contact(3)], "no place stays empty"
 
 
 def test_one_answer_clears_all_failures_and_tells_what_was_missed() -> None:
@@ -368,7 +399,7 @@ def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
     assert {e.contact for e in table.entries()} == before
 
 
-@pytest.mark.parametrize("failures", [0, EVICTION_FAILURES], ids=["untried", "given-up"])
+@pytest.mark.parametrize("failures", [0, EVICTION_FAILURES - 1], ids=["untried", "suspect"])
 def test_nor_does_it_push_out_anybody_else(failures: int) -> None:
     table = RoutingTable(OWN, 1)
     table.answered(contact(1), 0.0, rtt=0.01)
