@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import node
-from node.__main__ import _address, main
+from node.__main__ import JsonFormatter, _address, main
 from node.client import Client
 from node.wire import GetResult, Put, PutResult
 
@@ -101,6 +102,17 @@ def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
     command = [sys.executable, "-P", "-c", program, *unneeded]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_error_is_one_object_a_line_too() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        said = logging.LogRecord("node", logging.ERROR, "", 1, "it failed", None, sys.exc_info())
+    line = JsonFormatter().format(said)
+    assert "\n" not in line
+    assert json.loads(line)["event"] == "it failed"
+    assert json.loads(line)["error"].endswith("ValueError: two\nlines")
 
 
 PUT, GET = ["put", "--at", "h:1", "k", "v"], ["get", "--at", "h:1", "k"]

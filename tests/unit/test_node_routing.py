@@ -235,6 +235,16 @@ def test_made_up_contacts_keep_no_suspect_waiting_nor_suspects_a_newcomer() -> N
     assert [entry.contact for entry in table.due(7.0, 3)] == [*suspects, contact(3)], "no place stays empty"
 
 
+def test_of_two_that_are_given_up_the_one_leaves_that_answered_longer_ago() -> None:
+    table = full_far_bucket()
+    table.answered(contact(FAR + 1), 1.0, rtt=0.01)
+    for who in (1, 2):
+        fail(table, contact(FAR + who))
+    table.answered(contact(FAR + 9), 9.0, rtt=0.01)
+    far = [entry.contact for entry in table.entries() if entry.number >= FAR]
+    assert far == [contact(FAR + 1), contact(FAR + 9)]
+
+
 def test_one_answer_clears_all_failures_and_tells_what_was_missed() -> None:
     table = full_far_bucket()
     victim = next(table.entries()).contact

@@ -9,6 +9,7 @@ import pytest
 
 from node.ids import key_of
 from node.maintenance import Maintenance
+from node.peer import GREY_LEAST
 from node.search import LOOK_FOR_SLOW, Reply, Search
 from node.settings import Settings
 from node.storage import Kept
@@ -185,6 +186,16 @@ def test_a_value_is_found_although_all_its_holders_are_slow() -> None:
     for port in set(network.peers) - network.holders(key_of(b"x")):
         result, _ = network.get(port, "x")
         assert (result.found, result.error) == (True, "")
+
+
+def test_nobodys_own_past_excuses_it_for_being_far_slower_than_the_others() -> None:
+    network = Network.of(10)
+    peer = network.peers[1]
+    slow = next(peer.table.entries())
+    for _ in range(20):
+        slow.measure(1.5)
+    assert slow.soft_timeout() >= 1.5
+    assert peer.soft_timeout_of(slow.contact) == GREY_LEAST
 
 
 def test_nothing_is_missing_for_certain_while_most_of_the_closest_are_silent() -> None:
