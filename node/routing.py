@@ -386,7 +386,7 @@ class RoutingTable:
 
     def _admit(self, entry: Entry) -> bool:
         bucket = self._bucket_of(entry.number)
-        while len(bucket.entries) >= self.k and self._may_split(bucket, entry.number):
+        while len(bucket.entries) >= self.k and self._may_split(bucket, entry):
             self._split(bucket)
             bucket = self._bucket_of(entry.number)
         leaving = self._in_its_way(bucket, entry)
@@ -469,12 +469,20 @@ class RoutingTable:
         else:
             self._forget_spare(self._bucket_of(as_int(other)), other)
 
-    def _may_split(self, bucket: Bucket, number: int) -> bool:
+    def _may_split(self, bucket: Bucket, entry: Entry) -> bool:
         if bucket.high - bucket.low <= 1:
             return False
         if bucket.covers(self._number):
             return True
-        return bisect.bisect_left(self._ranks, number ^ self._number) < self.k
+        reach = entry.number ^ self._number
+        nearer = bisect.bisect_left(self._ranks, reach)
+        return nearer < self.k or (entry.verified and nearer - self._untried_within(reach) < self.k)
+
+    def _untried_within(self, reach: int) -> int:
+        """How many that never answered are nearer to us. They may be made up: who has answered is not hidden by them."""
+        if len(self._those_alive()) == len(self._by_id):
+            return 0
+        return sum(1 for e in self._by_id.values() if not e.verified and e.number ^ self._number < reach)
 
     def _in_its_way(self, bucket: Bucket, entry: Entry, given_up: Entry | None = None) -> list[Entry] | None:
         """Who has to leave, along with who is ``given_up``, so that ``entry`` gets a place. None: it gets none.

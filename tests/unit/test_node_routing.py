@@ -419,6 +419,16 @@ def test_nor_does_it_push_out_anybody_else(failures: int) -> None:
     assert [e.contact for e in table.entries()] == [contact(1), contact(FAR + 1)]
 
 
+def test_made_up_contacts_hide_none_of_the_k_closest_that_answered() -> None:
+    table = RoutingTable(OWN, 4)
+    for number in (1, *(FAR + n for n in range(2, 6))):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    for number in range(100, 104):
+        table.requested(contact(number), 0.0)
+    table.answered(contact(FAR + 1), 1.0, rtt=0.01)
+    assert table.closest(OWN, 4) == [contact(n) for n in (1, FAR + 1, FAR + 2, FAR + 3)]
+
+
 def test_a_verified_spare_outlives_any_number_of_requests_of_strangers() -> None:
     table = full_far_bucket()
     spare = contact(FAR + 9)
