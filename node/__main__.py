@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
+CLUSTER_LIMIT = 255  # bytes of a cluster's name: what wire.VALUE_LIMIT leaves room for
 MOST_VERSION = 2**63 - 1  # what SQLite takes
 UNCERTAIN = 3  # exit code
 COLLECT_AFTER = (20_000, 20, 20)  # allocations, and collections of the younger generation
@@ -109,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("--at", type=_address, required=True, metavar="HOST:PORT", help="the node to ask")
-        command.add_argument("--cluster", default="kademlia", help="the cluster's name (default: %(default)s)")
+        command.add_argument(
+            "--cluster", type=_cluster, default="kademlia", help="the cluster's name (default: %(default)s)"
+        )
         for argument in takes:
             command.add_argument(argument)
         if name == "put":
@@ -124,7 +127,12 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     add = serve.add_argument
     add("--host", default="127.0.0.1", help="address to listen on and to advertise (default: %(default)s)")
     add("--port", type=_port, required=True, help="port to listen on and to advertise")
-    add("--cluster", default="kademlia", help="frames of other clusters are refused (default: %(default)s)")
+    add(
+        "--cluster",
+        type=_cluster,
+        default="kademlia",
+        help="frames of other clusters are refused (default: %(default)s)",
+    )
     add("--id", type=_identifier, help="40 hexadecimal digits (default: drawn at random)")
     add(
         "--bootstrap",
@@ -253,6 +261,12 @@ def _version(text: str) -> int:
 
 def _life(text: str) -> float:
     return 0.0 if text == "off" else _duration(text)
+
+
+def _cluster(text: str) -> str:
+    if not 0 < len(text.encode(errors="replace")) <= CLUSTER_LIMIT or not text.isprintable():  # it is in every frame
+        raise argparse.ArgumentTypeError(f"a name of 1 to {CLUSTER_LIMIT} bytes that can be printed, not {text[:40]!r}")
+    return text
 
 
 def _port(text: str) -> int:
