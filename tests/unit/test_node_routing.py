@@ -429,6 +429,15 @@ def test_made_up_contacts_hide_none_of_the_k_closest_that_answered() -> None:
     assert table.closest(OWN, 4) == [contact(n) for n in (1, FAR + 1, FAR + 2, FAR + 3)]
 
 
+def test_spares_go_along_when_their_bucket_is_split() -> None:
+    table = RoutingTable(OWN, 2)
+    spare = contact(FAR + 2**101)
+    for who in (contact(1), contact(FAR + 2**100), contact(FAR + 2**100 + 1), spare, contact(FAR + 1)):
+        table.answered(who, 0.0, rtt=0.01)
+    assert [e.contact for bucket in table.buckets() for e in bucket.spares.values()] == [spare]
+    assert all(bucket.covers(e.number) for bucket in table.buckets() for e in bucket.spares.values())
+
+
 def test_a_verified_spare_outlives_any_number_of_requests_of_strangers() -> None:
     table = full_far_bucket()
     spare = contact(FAR + 9)

@@ -350,29 +350,6 @@ def test_connections_are_taken_from_the_networks_that_are_named_and_no_others() 
     run(test)
 
 
-def test_an_answer_that_came_while_we_were_held_up_is_no_timeout() -> None:
-    """uvloop looks at its timers first, and only then at what has arrived."""
-    uvloop = pytest.importorskip("uvloop")
-    results: list[object] = []
-
-    async def whole() -> None:
-        loop = asyncio.get_running_loop()
-        async with answering(1) as other:
-            transport = TcpTransport(HERE, "c", None)
-
-            def answer_and_be_held_up(_sender: Sender | None, _message: Request, reply: Reply) -> None:
-                reply(Pong(b"", 0))
-                loop.call_soon(time.sleep, 0.4)
-
-            other.handler = answer_and_be_held_up
-            transport.send(other.sender.contact, Ping(), 0.2, lambda result, _, __: results.append(result))
-            await until(lambda: results)
-            await transport.close()
-
-    uvloop.run(asyncio.wait_for(whole(), 5.0))
-    assert [type(result) for result in results] == [Pong]
-
-
 def test_a_connection_that_is_always_within_a_frame_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "FRAME_TIME", 0.05)
 

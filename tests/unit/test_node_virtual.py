@@ -285,6 +285,21 @@ def test_who_is_leaving_acknowledges_nothing_that_would_go_with_it() -> None:
     assert network.holders(key_of(b"before")) == {2}
 
 
+def test_nobody_takes_longer_than_two_seconds_to_leave() -> None:
+    network = Network(latency=lambda source, destination, rng: 0.2)
+    leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    leaver.ping(other.contact)
+    network.clock.run(1.0)
+    for n in range(500):
+        leaver.keep(Record(key_of(b"%d" % n), b"v", 1, bytes([n % 2]) * 20, network.clock.wall() + 1e6))
+    left: list[float] = []
+    began = network.clock.now
+    Maintenance(leaver, []).leave(lambda: left.append(network.clock.now - began))
+    network.clock.run(30.0, until=lambda: left)
+    assert left == [pytest.approx(2.0)]
+    assert len(other.storage) > 0, "what there was time for"
+
+
 def test_a_node_without_records_leaves_at_once() -> None:
     network = Network()
     peer = network.place(Contact(key_of(b"alone"), HOST, 1))
