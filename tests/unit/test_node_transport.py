@@ -474,6 +474,22 @@ def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None
     run(test)
 
 
+def test_an_answer_that_comes_after_its_deadline_is_told_all_the_same() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        results: list[object] = []
+        async with answering(1) as other:
+            waiting: list[Reply] = []
+            other.handler = lambda _sender, _message, reply: waiting.append(reply)
+            transport.send(other.sender.contact, Ping(), 0.05, lambda result, _, __: results.append(result))
+            await until(lambda: results)
+            waiting[0](Pong(b"", 7))
+            await until(lambda: len(results) == 2)
+        assert isinstance(results[0], RpcTimeout)
+        assert results[1] == Pong(b"", 7)
+
+    run(test)
+
+
 def test_nobody_is_dialled_any_more_when_the_transport_has_closed() -> None:
     async def whole() -> None:
         results: list[object] = []
