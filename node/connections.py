@@ -3,6 +3,8 @@
 - Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
   answer no more than MOST_WAITING requests are sent.
 - A connection with too many requests in work, or too many bytes of them, is not read from until some are answered.
+- Connections take turns: one read may bring thousands of requests, of which AT_A_TURN are served before others have their
+  turn. What waits counts as held, and nothing more is read until it has been dealt with.
 - An incoming connection is of one node: whoever speaks for another one on it is closed.
 - Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
   own system call, and were all of them held back, one end would sleep while the other works.
@@ -39,6 +41,8 @@ AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4
 MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
 IN_WORK = 512  # requests of one connection that have no answer yet
 IN_WORK_BYTES = 4 * 2**20  # of them; a value that is being stored lies in our memory once for each of its k holders
+AT_A_TURN = 64  # requests of one connection; 256 KiB of them at once held the loop up for .2 s, times the connections
+BODY_COST = 48  # bytes of memory that a body takes beside its own
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
@@ -73,6 +77,7 @@ class Frames(asyncio.Protocol):
         self._unsent_bytes = 0
         self._held = 0  # reasons for which what comes has to wait
         self._undealt: list[bytes] = []  # bodies that do
+        self._undealt_bytes = 0
         self.frames = 0
         self._choked = False  # whether the other side does not take what is written
         self._holds = 0  # bytes, as far as the budget knows
@@ -96,17 +101,25 @@ class Frames(asyncio.Protocol):
         if self._holds or self._reader.waiting:
             self._tell_held()
         if self._held or self._undealt:
-            self._undealt += bodies
+            self._put_by(bodies)
         else:
             self._deal(bodies)
+
+    def _put_by(self, bodies: list[bytes]) -> None:
+        """Keep what has to wait."""
+        self._undealt += bodies
+        self._undealt_bytes += sum(map(len, bodies)) + BODY_COST * len(bodies)
+        self._tell_held()
 
     def _deal(self, bodies: list[bytes]) -> None:
         """Decode what has come and pass it on, until it has to wait: one read may bring more than may be in work."""
         owner = self._owner
         try:
             for number, body in enumerate(bodies):
+                if number == AT_A_TURN:
+                    self._give_way()
                 if self._held:
-                    self._undealt = bodies[number:]
+                    self._put_by(bodies[number:])
                     return
                 envelope = decode(body, owner.cluster)
                 owner.count_kind(owner.kinds_in, envelope.message, len(body))
@@ -118,8 +131,17 @@ class Frames(asyncio.Protocol):
     def go_on(self) -> None:
         """Pass on what has waited."""
         if not self._held and self.wire is not None and not self.wire.is_closing():
-            bodies, self._undealt = self._undealt, []
+            bodies, self._undealt, self._undealt_bytes = self._undealt, [], 0
             self._deal(bodies)
+            if not self._undealt:
+                self._tell_held()
+                self._read_on()
+
+    def _give_way(self) -> None:
+        """Let others have their turn, if this connection is one that has to."""
+
+    def _read_on(self) -> None:
+        """Read again, if reading was paused and nothing has to wait any more."""
 
     def _malformed(self, error: WireError) -> None:
         self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
@@ -157,7 +179,8 @@ class Frames(asyncio.Protocol):
         """Have the budget know what this connection makes us hold."""
         holds = 0
         if self.wire is not None and not self.wire.is_closing():
-            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked and self.answers else 0)
+            untaken = self.wire.get_write_buffer_size() if self._choked and self.answers else 0
+            holds = self._reader.held + self._undealt_bytes + untaken
         if holds != self._holds:
             self._holds = holds
             self._owner.note_held(self, holds)
@@ -228,10 +251,18 @@ class Incoming(Frames):
 
     def _resume(self) -> None:
         self._held -= 1
+        if self._undealt:
+            self._owner.loop.call_soon(self.go_on)
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
         if not self._held and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
-            if self._undealt:
-                self._owner.loop.call_soon(self.go_on)
+
+    def _give_way(self) -> None:
+        self._pause()
+        self._owner.loop.call_soon(self._resume)
 
     def idle(self) -> bool:
         """Whether no request of it is in work."""

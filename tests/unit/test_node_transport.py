@@ -135,6 +135,65 @@ def test_requests_that_come_in_one_read_wait_too_while_answers_are_not_taken() -
     run(test)
 
 
+def test_connections_take_turns_however_much_one_of_them_asks_at_once() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        asked: list[bytes] = []
+
+        def answer(_sender: Sender | None, message: Request, reply: Reply) -> None:
+            assert isinstance(message, Ping)
+            asked.append(message.nonce)
+            reply(Pong(b"", 0))
+
+        transport.handler = answer
+        (reader, greedy), (_, modest) = [await asyncio.open_connection(HOST, PORT) for _ in range(2)]
+        greedy.write(ping() * 5000)
+        modest.write(encode(Envelope("c", 1, None, Ping(b"modest"))))
+        await until(lambda: b"modest" in asked)
+        assert asked.index(b"modest") <= 4 * connections.AT_A_TURN
+        frames, read = FrameReader(), 0
+        while read < 5000:
+            read += len(frames.feed(await reader.read(2**20)))
+        assert len(asked) == 5001
+        for writer in (greedy, modest):
+            writer.close()
+
+    run(test)
+
+
+def test_no_more_is_read_until_what_has_come_is_dealt_with() -> None:
+    many = 40_000
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.handler = lambda _sender, _message, reply: reply(Pong(b"", 0))
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping() * many)
+        frames, read, waiting = FrameReader(), 0, list[int]()
+        while read < many:
+            read += len(frames.feed(await reader.read(2**14)))
+            waiting += (each._undealt_bytes for each in transport.incoming)
+        assert 0 < max(waiting) <= 2**18 * (1 + connections.BODY_COST / len(ping())), "one read"
+        assert waiting[-1] == transport._held.total == 0
+        writer.close()
+
+    run(test)
+
+
+def test_requests_that_wait_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 10_000)
+    monkeypatch.setattr(connections, "IN_WORK", 1)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping() * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read(1) == b""
+        assert transport.count["overfull"] == 1
+        assert transport._held.total == 0
+        writer.close()
+
+    run(test)
+
+
 def test_one_connection_too_many_costs_the_one_that_never_sent_a_frame_its_place() -> None:
     async def test(transport: TcpTransport, replies: list[Reply]) -> None:
         transport.most_incoming = 3
