@@ -224,7 +224,7 @@ class Peer:
         now = self.clock.monotonic()
         self._note_rtt(now - sent_at)
         if self.absences.known:
-            self.absences.answered(sender.contact.id)
+            self.absences.answered(sender.contact)
         heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
         if heard:
             self.on_contact(sender.contact, heard)
@@ -269,9 +269,9 @@ class Peer:
         entry = self.table.entry(asked.id)
         if isinstance(result, RpcRefused) and result.dead:
             if entry is None or entry.contact == asked:
-                self.absences.note(asked.id, now, refused=True)
+                self.absences.note(asked, now, refused=True)
         elif entry is not None and entry.verified and entry.contact == asked:
-            self.absences.note(asked.id, now, refused=False)
+            self.absences.note(asked, now, refused=False)
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""

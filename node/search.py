@@ -111,8 +111,8 @@ class Search:
         if not self.complete:
             return f"{CUT_SHORT}: {'it took too long' if self.lookup.closest() else 'nobody answered'}"
         absences, now = self.peer.absences, self.peer.clock.monotonic()
-        silent = {c.id for c in self.lookup.unheard()} | absences.silent(now)
-        silent -= absences.refusing()
+        absent = {*self.lookup.unheard()} | absences.silent(now)
+        silent = {contact.id for contact in absent - absences.refusing()}
         if not silent:
             return ""
         heard = {contact.id for contact in self.lookup.closest()}

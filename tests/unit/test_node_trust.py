@@ -212,6 +212,20 @@ def test_nothing_is_missing_for_certain_while_most_of_the_closest_are_silent() -
     assert stored.acks > 0
 
 
+def test_a_refusal_at_an_address_that_was_made_up_leaves_no_holder_for_dead() -> None:
+    network = Network(settings=Settings(k=4, cache=0.0))
+    asker, helper, *silent = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in range(1, 7))
+    for peer in silent:
+        helper.table.answered(peer.contact, network.clock.now, rtt=0.01)
+    asker.ping(helper.contact)
+    for peer in silent:
+        asker.ping(Contact(peer.contact.id, HOST, 99))
+    network.clock.run(1.0)
+    assert len(asker.absences.refusing()) == len(silent)
+    network.cut = lambda source, destination: source > 2 or destination > 2
+    assert network.get(1, "x")[0].error == "the search was cut short: most of the closest were silent"
+
+
 def test_a_missing_key_is_missing_for_certain_when_the_closest_are_dead() -> None:
     network = Network.of(20, settings=Settings(k=4))
     for port in closest_of_all("nothing", 20, 4):
