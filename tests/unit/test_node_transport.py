@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +19,8 @@ from node.errors import RpcDisconnected, RpcError, RpcRefused, RpcTimeout
 from node.transport import TcpTransport
 from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
-HOST, PORT = "127.20.249.2", 21500
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # tests of this file may run side by side
+HOST, PORT = f"127.20.249.{2 + WORKER}", 21500
 HERE = Sender(Contact(b"h" * 20, HOST, PORT), 1)
 
 Reply = Callable[[Answer], None]
