@@ -3,8 +3,8 @@
 Run: ``python benchmarks/virtual.py [--quick] [--json FILE]``. All of it in virtual time.
 
 The bed's tables are full, k = 20, alpha = 3: the costs to compare with were simulated on such tables. Then the same in
-nodes that joined by themselves, all at once, two seconds ago and a quarter of a minute ago: far buckets fill in between. A round trip is 4 ms on average. ``theirs`` is the ideal; a
-ratio of 1 is as good.
+nodes that joined by themselves, all at once, two seconds ago and a quarter of a minute ago: far buckets fill in between. A
+round trip is 4 ms on average. ``theirs`` is the ideal; a ratio of 1 is as good.
 
 The churn is that of `node.virtual.Churn`, for seven minutes, five median sessions.
 """

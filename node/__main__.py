@@ -26,13 +26,14 @@ from node.search import CUT_SHORT
 from node.settings import Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport
-from node.wire import Contact, GetResult, PutResult, Sender
+from node.wire import MOST_CONTACTS, Contact, GetResult, PutResult, Sender
 
 if TYPE_CHECKING:
     from node.client import Client
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
+CLUSTER_LIMIT = 255  # bytes of a cluster's name: what wire.VALUE_LIMIT leaves room for
 MOST_VERSION = 2**63 - 1  # what SQLite takes
 UNCERTAIN = 3  # exit code
 COLLECT_AFTER = (20_000, 20, 20)  # allocations, and collections of the younger generation
@@ -109,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         command = commands.add_parser(name, help=what)
         command.add_argument("--at", type=_address, required=True, metavar="HOST:PORT", help="the node to ask")
-        command.add_argument("--cluster", default="kademlia", help="the cluster's name (default: %(default)s)")
+        command.add_argument(
+            "--cluster", type=_cluster, default="kademlia", help="the cluster's name (default: %(default)s)"
+        )
         for argument in takes:
             command.add_argument(argument)
         if name == "put":
@@ -124,7 +127,12 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     add = serve.add_argument
     add("--host", default="127.0.0.1", help="address to listen on and to advertise (default: %(default)s)")
     add("--port", type=_port, required=True, help="port to listen on and to advertise")
-    add("--cluster", default="kademlia", help="frames of other clusters are refused (default: %(default)s)")
+    add(
+        "--cluster",
+        type=_cluster,
+        default="kademlia",
+        help="frames of other clusters are refused (default: %(default)s)",
+    )
     add("--id", type=_identifier, help="40 hexadecimal digits (default: drawn at random)")
     add(
         "--bootstrap",
@@ -145,7 +153,7 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     )
     add(
         "--k",
-        type=_positive,
+        type=_bucket_size,
         default=defaults.k,
         help="size of a bucket, holders of a record (default: %(default)s)",
     )
@@ -230,6 +238,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _bucket_size(text: str) -> int:
+    size = _positive(text)
+    if size > MOST_CONTACTS:
+        raise argparse.ArgumentTypeError(
+            f"at most {MOST_CONTACTS}, as many contacts as an answer may carry, not {text}"
+        )
+    return size
+
+
 def _count(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"a whole number from 0 on, not {text!r}")
@@ -246,6 +263,12 @@ def _life(text: str) -> float:
     return 0.0 if text == "off" else _duration(text)
 
 
+def _cluster(text: str) -> str:
+    if not 0 < len(text.encode(errors="replace")) <= CLUSTER_LIMIT or not text.isprintable():  # it is in every frame
+        raise argparse.ArgumentTypeError(f"a name of 1 to {CLUSTER_LIMIT} bytes that can be printed, not {text[:40]!r}")
+    return text
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"a port from 1 to 65535, not {text!r}")
@@ -254,6 +277,8 @@ def _port(text: str) -> int:
 
 def _address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):  # as URLs write an IPv6 address
+        host = host[1:-1]
     if not colon or not host:
         raise argparse.ArgumentTypeError(f"HOST:PORT, not {text!r}")
     return host, _port(port)

@@ -1,11 +1,14 @@
 """Who did not answer when last asked: those that refused have ended, of the silent nobody knows. Pure: the time is an argument.
 
-A key that was not found may be with those that are silent, and is not with those that have ended.
+A key that was not found may be with those that are silent, and is not with those that have ended. Who is where counts: that
+nobody is at an address which somebody made up says nothing of whoever has that identifier.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+from node.wire import Contact
 
 DOUBT = 60.0  # s; who is silent for longer than that passes for gone
 MOST = 1024  # contacts that are remembered; those that failed longest ago are forgotten
@@ -19,31 +22,29 @@ class Absence(NamedTuple):
 
 
 class Absences:
-    """By identifier; ``known`` may be looked at, to see whether there are any."""
+    """By contact; ``known`` may be looked at, to see whether there are any."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, Absence] = {}
+        self.known: dict[Contact, Absence] = {}
 
-    def note(self, identifier: bytes, now: float, *, refused: bool) -> None:
+    def note(self, contact: Contact, now: float, *, refused: bool) -> None:
         """Note that it did not answer, or that nobody is there."""
-        before = self.known.pop(identifier, None)
+        before = self.known.pop(contact, None)
         since = before.since if before is not None and before.refused == refused else now
-        self.known[identifier] = Absence(refused, since)
+        self.known[contact] = Absence(refused, since)
         if len(self.known) > MOST:
             del self.known[next(iter(self.known))]
 
-    def answered(self, identifier: bytes) -> None:
+    def answered(self, contact: Contact) -> None:
         """Note that it lives."""
-        self.known.pop(identifier, None)
+        self.known.pop(contact, None)
 
-    def refusing(self) -> set[bytes]:
+    def refusing(self) -> set[Contact]:
         """Those that have ended, as it seems."""
-        return {identifier for identifier, absence in self.known.items() if absence.refused}
+        return {contact for contact, absence in self.known.items() if absence.refused}
 
-    def silent(self, now: float) -> set[bytes]:
+    def silent(self, now: float) -> set[Contact]:
         """Those that fell silent less than DOUBT seconds ago."""
         return {
-            identifier
-            for identifier, absence in self.known.items()
-            if not absence.refused and now - absence.since < DOUBT
+            contact for contact, absence in self.known.items() if not absence.refused and now - absence.since < DOUBT
         }

@@ -2,7 +2,9 @@
 
 - Who is slow to take our answers is not read from any more, so that it cannot fill our memory; and to whom is slow to
   answer no more than MOST_WAITING requests are sent.
-- A connection with too many requests in work is not read from until some are answered.
+- A connection with too many requests in work, or too many bytes of them, is not read from until some are answered.
+- Connections take turns: one read may bring thousands of requests, of which AT_A_TURN are served before others have their
+  turn. What waits counts as held, and nothing more is read until it has been dealt with.
 - An incoming connection is of one node: whoever speaks for another one on it is closed.
 - Frames of one turn of the event loop leave a connection together, AT_ONCE in a write: half of what an answer cost was its
   own system call, and were all of them held back, one end would sleep while the other works.
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 AT_ONCE = 16  # frames in a write; benchmarks/peers.py --only find-node: of 1, 4, 8, 16, 32 and all, this is the fastest
 MUCH = 65536  # bytes that are written without waiting for more: then it is known whether the other side reads them
 IN_WORK = 512  # requests of one connection that have no answer yet
+IN_WORK_BYTES = 4 * 2**20  # of them; a value that is being stored lies in our memory once for each of its k holders
+AT_A_TURN = 64  # requests of one connection; 256 KiB of them at once held the loop up for .2 s, times the connections
+BODY_COST = 48  # bytes of memory that a body takes beside its own
 FRAME_TIME = 30.0  # s from a frame's first byte to its last
 MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
@@ -72,6 +77,7 @@ class Frames(asyncio.Protocol):
         self._unsent_bytes = 0
         self._held = 0  # reasons for which what comes has to wait
         self._undealt: list[bytes] = []  # bodies that do
+        self._undealt_bytes = 0
         self.frames = 0
         self._choked = False  # whether the other side does not take what is written
         self._holds = 0  # bytes, as far as the budget knows
@@ -95,30 +101,47 @@ class Frames(asyncio.Protocol):
         if self._holds or self._reader.waiting:
             self._tell_held()
         if self._held or self._undealt:
-            self._undealt += bodies
+            self._put_by(bodies)
         else:
             self._deal(bodies)
+
+    def _put_by(self, bodies: list[bytes]) -> None:
+        """Keep what has to wait."""
+        self._undealt += bodies
+        self._undealt_bytes += sum(map(len, bodies)) + BODY_COST * len(bodies)
+        self._tell_held()
 
     def _deal(self, bodies: list[bytes]) -> None:
         """Decode what has come and pass it on, until it has to wait: one read may bring more than may be in work."""
         owner = self._owner
         try:
             for number, body in enumerate(bodies):
+                if number == AT_A_TURN:
+                    self._give_way()
                 if self._held:
-                    self._undealt = bodies[number:]
+                    self._put_by(bodies[number:])
                     return
                 envelope = decode(body, owner.cluster)
                 owner.count_kind(owner.kinds_in, envelope.message, len(body))
                 self.frames += 1
-                self.received(envelope)
+                self.received(envelope, len(body))
         except WireError as error:
             self._malformed(error)
 
     def go_on(self) -> None:
         """Pass on what has waited."""
         if not self._held and self.wire is not None and not self.wire.is_closing():
-            bodies, self._undealt = self._undealt, []
+            bodies, self._undealt, self._undealt_bytes = self._undealt, [], 0
             self._deal(bodies)
+            if not self._undealt:
+                self._tell_held()
+                self._read_on()
+
+    def _give_way(self) -> None:
+        """Let others have their turn, if this connection is one that has to."""
+
+    def _read_on(self) -> None:
+        """Read again, if reading was paused and nothing has to wait any more."""
 
     def _malformed(self, error: WireError) -> None:
         self._owner.count["foreign" if isinstance(error, ForeignClusterError) else "malformed"] += 1
@@ -156,7 +179,8 @@ class Frames(asyncio.Protocol):
         """Have the budget know what this connection makes us hold."""
         holds = 0
         if self.wire is not None and not self.wire.is_closing():
-            holds = self._reader.held + (self.wire.get_write_buffer_size() if self._choked and self.answers else 0)
+            untaken = self.wire.get_write_buffer_size() if self._choked and self.answers else 0
+            holds = self._reader.held + self._undealt_bytes + untaken
         if holds != self._holds:
             self._holds = holds
             self._owner.note_held(self, holds)
@@ -181,7 +205,7 @@ class Frames(asyncio.Protocol):
         """Whether a frame does not come to its end."""
         return bool(self.partial_since) and now - self.partial_since >= FRAME_TIME
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         raise NotImplementedError
 
 
@@ -195,7 +219,8 @@ class Incoming(Frames):
 
     def __init__(self, owner: TcpTransport) -> None:
         super().__init__(owner)
-        self._in_work = 0
+        self._in_work = self._in_work_bytes = 0
+        self._full = False  # whether that is too much
         self.named = b""  # the identifier of the node that speaks on it; empty for clients
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -226,25 +251,40 @@ class Incoming(Frames):
 
     def _resume(self) -> None:
         self._held -= 1
+        if self._undealt:
+            self._owner.loop.call_soon(self.go_on)
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
         if not self._held and self.wire is not None and not self.wire.is_closing():
             self.wire.resume_reading()
-            if self._undealt:
-                self._owner.loop.call_soon(self.go_on)
+
+    def _give_way(self) -> None:
+        self._pause()
+        self._owner.loop.call_soon(self._resume)
 
     def idle(self) -> bool:
         """Whether no request of it is in work."""
         return not self._in_work
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         message, rid, sender = envelope.message, envelope.rid, envelope.sender
         if not isinstance(message, Request):
             raise WireError(f"a {type(message).__name__} is no request")
         if sender is not None and sender.contact.id != self.named:
             self._name(sender.contact.id)
-        self._in_work += 1
-        if self._in_work == IN_WORK:
-            self._pause()
-        self._owner.handler(sender, message, lambda answer: self._answer(rid, answer))
+        self._note_work(1, size)
+        self._owner.handler(sender, message, lambda answer: self._answer(rid, size, answer))
+
+    def _note_work(self, requests: int, size: int) -> None:
+        """Take down what is in work, and read no more while that is too much."""
+        self._in_work += requests
+        self._in_work_bytes += size
+        full = self._in_work >= IN_WORK or self._in_work_bytes >= IN_WORK_BYTES
+        if full != self._full:
+            self._full = full
+            self._pause() if full else self._resume()
 
     def _name(self, identifier: bytes) -> None:
         if self.named:
@@ -252,15 +292,13 @@ class Incoming(Frames):
         self.named = identifier
         self._owner.hold_to_its_share(identifier)
 
-    def _answer(self, rid: int, answer: Answer) -> None:
+    def _answer(self, rid: int, size: int, answer: Answer) -> None:
         owner = self._owner
         try:
             self.send(Envelope(owner.cluster, rid, owner.sender, answer))
         except WireError as error:
             self.send(Envelope(owner.cluster, rid, owner.sender, Refusal(str(error))))
-        if self._in_work == IN_WORK:
-            self._resume()
-        self._in_work -= 1
+        self._note_work(-1, -size)
 
 
 class Outgoing(Frames):
@@ -299,7 +337,7 @@ class Outgoing(Frames):
         """Whether nobody waits for anything on it; requests that have timed out do not count."""
         return not self.queue and all(pending.timed_out for pending in self.waiting.values())
 
-    def received(self, envelope: Envelope) -> None:
+    def received(self, envelope: Envelope, size: int) -> None:
         self.answered = True
         pending = self.waiting.pop(envelope.rid, None)
         if pending is None:

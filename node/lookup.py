@@ -10,7 +10,10 @@ round trips instead of 7). The lookup is done when the k closest candidates that
 Who is slow is overtaken: it takes no place in alpha, beta or k any more, so that the next closest is asked in its stead.
 Neither that nor a failure is final: an answer that comes late, while the lookup still goes on, counts.
 
-`DisjointLookup` is several of these that share no candidate (S/Kademlia 2007, section 4.4): who lies on one path cannot
+An identifier may be told with several addresses, of which others may have made some up. Whoever fails at one is asked at the
+next that was told: no false address hides who lives at the true one.
+
+`DisjointLookup` is several of these that share no contact (S/Kademlia 2007, section 4.4): who lies on one path cannot
 lead the others astray.
 Sources: Maymounkov and Mazières 2002, section 2.3; libp2p's kad-dht specification (beta, "resiliency").
 """
@@ -28,12 +31,16 @@ KNOWN, ASKED, SLOW, ANSWERED, FAILED = range(5)
 
 
 class Candidate:
-    """One contact in a lookup; ``hops`` counts the contacts through which it was learnt, 0 for our own table's."""
+    """One identifier in a lookup; ``hops`` counts the contacts through which it was learnt, 0 for our own table's.
 
-    __slots__ = ("contact", "hops", "progress")
+    ``elsewhere`` is where it is said to live too, and was not asked yet.
+    """
+
+    __slots__ = ("contact", "elsewhere", "hops", "progress")
 
     def __init__(self, contact: Contact, hops: int) -> None:
         self.contact, self.hops, self.progress = contact, hops, KNOWN
+        self.elsewhere: tuple[Contact, ...] = ()
 
 
 class Finder(Protocol):
@@ -59,7 +66,8 @@ class Finder(Protocol):
 class Lookup:
     """A search for the ``k`` contacts closest to ``target``. ``own`` is never a candidate.
 
-    ``claimed`` are identifiers that other paths of the same search have taken; those taken here are added.
+    ``claimed`` are contacts that other paths of the same search have taken; those taken here are added. Contacts, since an
+    identifier that is claimed with a false address would be lost to all paths.
     """
 
     def __init__(
@@ -71,16 +79,16 @@ class Lookup:
         k: int,
         alpha: int,
         beta: int,
-        claimed: set[bytes] | None = None,
+        claimed: set[Contact] | None = None,
     ) -> None:
         self.target = target
         self._number = as_int(target)
         self._k, self._alpha, self._beta = k, alpha, min(beta, k)
         self._distances: list[int] = []  # sorted; a distance names its candidate, since XOR is a bijection
         self._candidates: dict[int, Candidate] = {}
-        self._by_id: dict[bytes, Candidate] = {}
-        self._claimed = {own} if claimed is None else claimed
-        self._claimed.add(own)
+        self._told: dict[Contact, Candidate] = {}
+        self._own = own
+        self._claimed = set() if claimed is None else claimed
         self._in_flight = 0
         self._given_up = 0  # how often somebody was slow or failed
         self._near: list[Candidate] | None = None  # the k closest that are neither slow nor failed; None: to be found
@@ -115,13 +123,13 @@ class Lookup:
 
     def answered(self, contact: Contact, contacts: Iterable[Contact] = (), suspects: Container[bytes] = ()) -> None:
         """An answer came, late or not, and with it these contacts. Those of them that are ``suspects`` are ignored."""
-        candidate = self._by_id.get(contact.id)
+        candidate = self._told.get(contact)
         if candidate is None or candidate.progress == ANSWERED:
             return
         self._land(candidate)
         if candidate.progress != KNOWN and candidate.progress != ASKED:
             self._near = None
-        candidate.progress = ANSWERED
+        candidate.contact, candidate.progress = contact, ANSWERED
         self._learn(contacts, candidate.hops + 1, suspects)
 
     def slow(self, contact: Contact) -> None:
@@ -134,7 +142,7 @@ class Lookup:
 
     def hops_to(self, contact: Contact) -> int:
         """How often a contact had to be learnt from another node until this one was known."""
-        candidate = self._by_id.get(contact.id)
+        candidate = self._told.get(contact)
         return 0 if candidate is None else candidate.hops
 
     def closest(self) -> list[Contact]:
@@ -158,7 +166,7 @@ class Lookup:
         """Who was asked and has not answered: the slow and the failed."""
         if not self._given_up:
             return []
-        return [c.contact for c in self._by_id.values() if c.progress in (SLOW, FAILED)]
+        return [c.contact for c in self._candidates.values() if c.progress in (SLOW, FAILED)]
 
     def unasked(self) -> list[Contact]:
         """Who was learnt of and has not been asked, nearest first."""
@@ -170,29 +178,41 @@ class Lookup:
         return [candidate.contact for candidate in self._nearest()]
 
     def _give_up(self, contact: Contact, what: Sequence[int], progress: int) -> None:
-        candidate = self._by_id.get(contact.id)
-        if candidate is not None and candidate.progress in what:
+        candidate = self._told.get(contact)
+        if candidate is not None and candidate.contact == contact and candidate.progress in what:
             self._land(candidate)
             candidate.progress = progress
             self._given_up += 1
             self._near = None
+            self._try_elsewhere(candidate)
+
+    def _try_elsewhere(self, candidate: Candidate) -> None:
+        """Ask whoever failed where else it is said to live, if anybody said so."""
+        if candidate.progress == FAILED and candidate.elsewhere:
+            candidate.contact, *others = candidate.elsewhere
+            candidate.elsewhere, candidate.progress, self._near = tuple(others), KNOWN, None
 
     def _waits_for_slow(self) -> bool:
         """Whether nobody has answered, but somebody still may."""
-        return not self._near and any(c.progress == SLOW for c in self._by_id.values())
+        return not self._near and any(c.progress == SLOW for c in self._candidates.values())
 
     def _learn(self, contacts: Iterable[Contact], hops: int, suspects: Container[bytes]) -> None:
         claimed = self._claimed
         for contact in contacts:
             identifier = contact.id
-            if identifier in claimed or identifier in suspects:
+            if contact in claimed or identifier == self._own or identifier in suspects:
                 continue
-            claimed.add(identifier)
+            claimed.add(contact)
             distance = int.from_bytes(identifier, "big") ^ self._number
-            candidate = Candidate(contact, hops)
-            self._candidates[distance] = self._by_id[identifier] = candidate
-            bisect.insort(self._distances, distance)
-            self._near = None
+            candidate = self._candidates.get(distance)
+            if candidate is None:
+                candidate = self._candidates[distance] = Candidate(contact, hops)
+                bisect.insort(self._distances, distance)
+                self._near = None
+            else:
+                candidate.elsewhere += (contact,)
+                self._try_elsewhere(candidate)
+            self._told[contact] = candidate
 
     def _land(self, candidate: Candidate) -> None:
         if candidate.progress == ASKED:
@@ -209,12 +229,12 @@ class Lookup:
 
 
 class DisjointLookup:
-    """``paths`` lookups of the same target that share no candidate; the seeds are dealt out among them."""
+    """``paths`` lookups of the same target that share no contact; the seeds are dealt out among them."""
 
     def __init__(
         self, target: bytes, own: bytes, seeds: Sequence[Contact], *, k: int, alpha: int, beta: int, paths: int
     ) -> None:
-        claimed: set[bytes] = set()
+        claimed: set[Contact] = set()
         self._k, self._number = k, as_int(target)
         self._paths = [
             Lookup(target, own, seeds[n::paths], k=k, alpha=alpha, beta=beta, claimed=claimed) for n in range(paths)
@@ -279,7 +299,9 @@ class DisjointLookup:
         return self._first(contact for path in self._paths for contact in path.nearest())
 
     def _first(self, contacts: Iterable[Contact]) -> list[Contact]:
-        return self._sorted(contacts)[: self._k]
+        # two paths may have been told different addresses of one identifier
+        of_each = {contact.id: contact for contact in contacts}.values()
+        return self._sorted(of_each)[: self._k]
 
     def _sorted(self, contacts: Iterable[Contact]) -> list[Contact]:
         return sorted(contacts, key=lambda contact: as_int(contact.id) ^ self._number)

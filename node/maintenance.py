@@ -81,11 +81,15 @@ class Letter(NamedTuple):
 
 
 class Maintenance:
-    """Keeps one peer going. ``bootstrap`` are advertised addresses; who lives there is not known yet."""
+    """Keeps one peer going. ``bootstrap`` are advertised addresses; who lives there is not known yet.
+
+    Our own one among them, as in a list that all nodes are given, is passed over: who joins through itself stays alone.
+    """
 
     def __init__(self, peer: Peer, bootstrap: Sequence[tuple[str, int]]) -> None:
         self._peer = peer
-        self._bootstrap = [Contact(UNKNOWN, host, port) for host, port in bootstrap]
+        own = (peer.contact.host, peer.contact.port)
+        self._bootstrap = [Contact(UNKNOWN, *address) for address in bootstrap if address != own]
         self._outbox: OrderedDict[tuple[bytes, bytes], Letter] = OrderedDict()  # by contact and key
         self._owed: dict[bytes, float] = {}  # by contact: what came since then could not be handed over
         self._handed: dict[bytes, float] = {}  # by contact: when everything was last sent on its way
@@ -99,7 +103,7 @@ class Maintenance:
         self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
         self._tick_due = self._republish_from = self._stale_from = 0.0
         peer.on_contact = self._on_contact
-        peer.expects_others = bool(bootstrap)
+        peer.expects_others = bool(self._bootstrap)
 
     def start(self) -> None:
         """Join, and look after everything from now on."""
@@ -117,6 +121,7 @@ class Maintenance:
         A record goes to the contact that becomes a holder when we are gone: the k-th closest of the others.
         """
         self._leaving = left
+        self._peer.leaving = True  # what came now would go with us
         self._peer.clock.call_later(LEAVE_MOST, self._left)
         k = self._peer.settings.k
         for kept in list(self._peer.storage.kept()):

@@ -6,6 +6,7 @@ given to it, so that the same code runs in a process and, by the hundred, in a t
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -53,6 +54,8 @@ LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is n
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
 PADDING_LIMIT = 2**20  # bytes
+# Bytes of values that clients are storing, each counted once for each of its k holders: so much may lie in our memory to be sent.
+MOST_STORING = 256 * 2**20
 
 Reply = Callable[[Answer], None]
 OnContact = Callable[[Contact, Heard], None]
@@ -82,6 +85,8 @@ class Peer:
         self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
         self._held: list[tuple[Put | Get, Reply]] | None = None
+        self._storing = 0  # bytes, as in MOST_STORING
+        self.leaving = False  # whether nothing is to be kept here any more
         self.expects_others = False  # whether there is a network to join, so that knowing nobody means not knowing
         self.memory: Callable[[], int] = lambda: 0  # resident bytes; set by whoever knows the process
         self._nonces: deque[tuple[bytes, int]] = deque(maxlen=NONCES)
@@ -109,7 +114,9 @@ class Peer:
                 reply(self._on_store(sender, message))
             case Ping():
                 reply(self._on_ping(message))
-            case Put() | Get():
+            case Put():
+                self._take_put(message, reply)
+            case Get():
                 self._serve_client(message, reply)
             case Inspect():
                 reply(self._on_inspect(message))
@@ -217,7 +224,7 @@ class Peer:
         now = self.clock.monotonic()
         self._note_rtt(now - sent_at)
         if self.absences.known:
-            self.absences.answered(sender.contact.id)
+            self.absences.answered(sender.contact)
         heard = self.table.answered(sender.contact, now, rtt=now - sent_at, incarnation=sender.incarnation)
         if heard:
             self.on_contact(sender.contact, heard)
@@ -262,9 +269,9 @@ class Peer:
         entry = self.table.entry(asked.id)
         if isinstance(result, RpcRefused) and result.dead:
             if entry is None or entry.contact == asked:
-                self.absences.note(asked.id, now, refused=True)
+                self.absences.note(asked, now, refused=True)
         elif entry is not None and entry.verified and entry.contact == asked:
-            self.absences.note(asked.id, now, refused=False)
+            self.absences.note(asked, now, refused=False)
 
     def ping(self, contact: Contact) -> None:
         """See whether a contact answers; the table learns it."""
@@ -287,6 +294,20 @@ class Peer:
         held, self._held = self._held or [], None
         for message, reply in held:
             self._serve_client(message, reply)
+
+    def _take_put(self, message: Put, reply: Reply) -> None:
+        """Serve a store, unless those that go on already fill the memory that is there for them."""
+        size = len(message.value) * self.settings.k
+        if self._storing and self._storing + size > MOST_STORING:
+            reply(Refusal("this node is storing as much as it has memory for; try again when some of that is done"))
+            return
+        self._storing += size
+
+        def done(answer: Answer) -> None:
+            self._storing -= size
+            reply(answer)
+
+        self._serve_client(message, done)
 
     def _serve_client(self, message: Put | Get, reply: Reply) -> None:
         if self._held is None:
@@ -317,6 +338,9 @@ class Peer:
         """Store a value at the k closest nodes, this one among them if it is."""
         if len(message.value) > VALUE_LIMIT:
             reply(Refusal(f"a value of {len(message.value)} bytes is over the limit of {VALUE_LIMIT}"))
+            return
+        if not 0 <= message.ttl < math.inf:
+            reply(Refusal(f"a time to live is a finite number of seconds from 0 on, not {message.ttl}"))
             return
         ttl = message.ttl or self.settings.expire
         record = Record(message.key, message.value, message.version, self.contact.id, self.clock.wall() + ttl)
@@ -370,6 +394,8 @@ class Peer:
 
     def keep(self, record: Record, *, cached: bool = False) -> str:
         """Keep a record here; an empty string, or why not. It is republished later unless others do it before."""
+        if self.leaving:
+            return "this node is leaving"
         now = self.clock.monotonic()
         republish_at = now + self.republish_pause()
         return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=republish_at, cached=cached)

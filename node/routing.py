@@ -8,7 +8,8 @@ Rules:
   while anybody else can be, and is pinged again with back-off. Only after EVICTION_FAILURES failures in a row does a
   live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed): at once if that
   answered lately, else when it answers a ping. Without a replacement it stays, however dead it looks: a table that a
-  total outage made suspect heals by itself when it ends.
+  total outage made suspect heals by itself when it ends. Only who never answered at all goes then, while anybody is
+  alive: whoever asks us may make up any number of contacts, which would be pinged for ever.
 - A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only
   heard from fill free places, and never push out a verified one: not in buckets, nor in replacement caches, nor as those
   with whom a lookup starts.
@@ -297,14 +298,20 @@ class RoutingTable:
         return self._suspects
 
     def due(self, now: float, limit: int) -> list[Entry]:
-        """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up."""
+        """Contacts that are to be pinged now: suspects, unverified ones, and spares for those that are given up.
+
+        Those that never answered get one place if others wait: however many were made up, who was known is not kept waiting.
+        """
         if len(self._those_alive()) == len(self._by_id):
             return []
         waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
         for bucket in self._buckets:
             if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
                 waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
-        return heapq.nsmallest(limit, waiting, key=lambda e: e.retry_at)
+        strangers = heapq.nsmallest(limit, (e for e in waiting if not e.verified), key=lambda e: e.retry_at)
+        room = limit - min(1, len(strangers))
+        known = heapq.nsmallest(room, (e for e in waiting if e.verified), key=lambda e: e.retry_at)
+        return known + strangers[: limit - len(known)]
 
     def hurry(self, now: float) -> None:
         """Make all suspects due: one that was silent for long answers again, so whatever cut us off may be over."""
@@ -379,7 +386,7 @@ class RoutingTable:
 
     def _admit(self, entry: Entry) -> bool:
         bucket = self._bucket_of(entry.number)
-        while len(bucket.entries) >= self.k and self._may_split(bucket, entry.number):
+        while len(bucket.entries) >= self.k and self._may_split(bucket, entry):
             self._split(bucket)
             bucket = self._bucket_of(entry.number)
         leaving = self._in_its_way(bucket, entry)
@@ -462,12 +469,20 @@ class RoutingTable:
         else:
             self._forget_spare(self._bucket_of(as_int(other)), other)
 
-    def _may_split(self, bucket: Bucket, number: int) -> bool:
+    def _may_split(self, bucket: Bucket, entry: Entry) -> bool:
         if bucket.high - bucket.low <= 1:
             return False
         if bucket.covers(self._number):
             return True
-        return bisect.bisect_left(self._ranks, number ^ self._number) < self.k
+        reach = entry.number ^ self._number
+        nearer = bisect.bisect_left(self._ranks, reach)
+        return nearer < self.k or (entry.verified and nearer - self._untried_within(reach) < self.k)
+
+    def _untried_within(self, reach: int) -> int:
+        """How many that never answered are nearer to us. They may be made up: who has answered is not hidden by them."""
+        if len(self._those_alive()) == len(self._by_id):
+            return 0
+        return sum(1 for e in self._by_id.values() if not e.verified and e.number ^ self._number < reach)
 
     def _in_its_way(self, bucket: Bucket, entry: Entry, given_up: Entry | None = None) -> list[Entry] | None:
         """Who has to leave, along with who is ``given_up``, so that ``entry`` gets a place. None: it gets none.
@@ -537,9 +552,9 @@ class RoutingTable:
             self._vacate(spare)
 
     def _replace(self, entry: Entry, now: float) -> None:
-        """Put the newest spare that answered lately into the place of a contact that was given up; without one it stays.
+        """Put the newest spare that answered lately into the place of a contact that was given up.
 
-        The other spares are due now: one that answers takes the place, too.
+        Without one it stays if it ever answered. The other spares are due now: one that answers takes the place, too.
         """
         bucket = self._bucket_of(entry.number)
         for spare in reversed(bucket.spares.values()):
@@ -548,3 +563,5 @@ class RoutingTable:
             if leaving is not None:
                 self._take_place(bucket, spare, leaving)
                 return
+        if not entry.verified and self.alive():
+            self._remove(entry)

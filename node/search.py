@@ -76,14 +76,14 @@ class Search:
         self.complete = False
         self.record: Record | None = None
         self.source: Contact | None = None  # whose answer held the record
-        self.stored: set[bytes] = set()
+        self.stored: set[Contact] = set()
         self.acked: set[bytes] = set()
         self.outdone: set[bytes] = set()
         self._store = Store(record, search=True) if record is not None else None
         self._for_value = value
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
-        self._slow_from: dict[bytes, tuple[float, Contact]] = {}  # of those asked: when each counts as slow
+        self._slow_from: dict[Contact, float] = {}  # of those asked: when each counts as slow
         self._began = self._looked = peer.clock.monotonic()
         self._stalled = False
         self._timer = peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
@@ -111,8 +111,8 @@ class Search:
         if not self.complete:
             return f"{CUT_SHORT}: {'it took too long' if self.lookup.closest() else 'nobody answered'}"
         absences, now = self.peer.absences, self.peer.clock.monotonic()
-        silent = {c.id for c in self.lookup.unheard()} | absences.silent(now)
-        silent -= absences.refusing()
+        absent = {*self.lookup.unheard()} | absences.silent(now)
+        silent = {contact.id for contact in absent - absences.refusing()}
         if not silent:
             return ""
         heard = {contact.id for contact in self.lookup.closest()}
@@ -156,11 +156,11 @@ class Search:
         now = self.peer.clock.monotonic()
         for contact in asked:
             self.rpcs += 1
-            self._slow_from[contact.id] = (now + self.peer.soft_timeout_of(contact), contact)
+            self._slow_from[contact] = now + self.peer.soft_timeout_of(contact)
             message = self._message
             if contact.id in holders and self._store is not None:
                 message = self._store
-                self.stored.add(contact.id)
+                self.stored.add(contact)
             self.peer.call(contact, message, self._on_result)
 
     def _overtake(self) -> None:
@@ -176,9 +176,9 @@ class Search:
         self._timer = self.peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
         if self._stalled:
             return
-        slow = [contact for due, contact in self._slow_from.values() if due <= now]
+        slow = [contact for contact, due in self._slow_from.items() if due <= now]
         for contact in slow:
-            del self._slow_from[contact.id]
+            del self._slow_from[contact]
             self.lookup.slow(contact)
         if slow:
             self.peer.overtaken += len(slow)
@@ -187,7 +187,7 @@ class Search:
     def _on_result(self, contact: Contact, result: Answer | RpcError) -> None:
         if self._ended is None:
             return
-        self._slow_from.pop(contact.id, None)
+        self._slow_from.pop(contact, None)
         if isinstance(result, Found | Stored) and self._fits(contact, result):
             self.lookup.answered(contact, result.contacts[: self.peer.settings.k], self.peer.table.suspects())
             if isinstance(result, Stored):
@@ -204,7 +204,7 @@ class Search:
     def _fits(self, contact: Contact, answer: Found | Stored) -> bool:
         """Whether this answers what that contact was asked; whoever says anything else has not answered."""
         if isinstance(answer, Stored):
-            return contact.id in self.stored
+            return contact in self.stored
         return answer.record is None or (self._for_value and answer.record.key == self.target)
 
     def _end(self) -> None:
@@ -252,7 +252,7 @@ class Spread:
         holders, holds = peer.holders(record.key, search.lookup.closest())
         why = peer.keep(record) if holds else "it is not for this node to keep"
         self._kept_here, self._outdone_here = not why, why == OUTDONE
-        self._left = [contact for contact in holders if contact.id not in search.stored]
+        self._left = [contact for contact in holders if contact not in search.stored]
         self._waiting = {contact.id for contact in self._left}
         self._acked = {contact.id for contact in holders if contact.id in search.acked}
         self._outdone = {contact.id for contact in holders if contact.id in search.outdone}

@@ -185,6 +185,9 @@ class TcpTransport:
     def send(self, contact: Contact, message: Request, timeout: float, done: Done) -> None:
         """See `Transport.send`."""
         pending = Pending(contact, message, done)
+        if self._closed:
+            self.loop.call_soon(self._fail, pending, RpcRefused("this node has left", dead=False))
+            return
         self._watch(time.monotonic() + timeout, pending)
         self.submit(self._connection_to(contact), pending)
 
@@ -297,6 +300,8 @@ class TcpTransport:
                 continue
             if connection.met_nobody():
                 self._fail(pending, RpcRefused("nobody is behind that address"))
+            elif self._closed:
+                self._fail(pending, RpcDisconnected("this node has left"))
             elif pending.redialled:
                 self._fail(pending, RpcDisconnected("the connection was closed twice before the answer"))
             else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from node import absences
 from node.absences import DOUBT, Absences
+from node.wire import Contact
 
-A, B = b"a" * 20, b"b" * 20
+A = Contact(b"a" * 20, "h", 1)
 
 
 def test_the_silent_are_doubted_for_a_while_from_their_first_silence_on() -> None:
@@ -31,6 +32,6 @@ def test_so_many_are_remembered_and_no_more() -> None:
     known = Absences()
     known.note(A, 0.0, refused=False)
     for number in range(absences.MOST):
-        known.note(number.to_bytes(20, "big"), 1.0, refused=False)
+        known.note(Contact(number.to_bytes(20, "big"), "h", 2), 1.0, refused=False)
     assert len(known.known) == absences.MOST
     assert A not in known.known

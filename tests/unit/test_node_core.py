@@ -2,6 +2,7 @@
 
 import ast
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import node
-from node.__main__ import main
+from node.__main__ import JsonFormatter, _address, main
 from node.client import Client
 from node.wire import GetResult, Put, PutResult
 
@@ -55,11 +56,31 @@ def test_the_node_imports_nothing_of_the_other_folders(module: str) -> None:
         (["serve", "--port", "1", "--egress", "h:x"], "HOST:OFFSET, not 'h:x'"),
         (["serve", "--port", "1", "--republish", "60"], "with its unit (250ms, 10s, 2m, 1h), not '60'"),
         (["serve", "--port", "1", "--k", "0"], "a whole number from 1 on, not '0'"),
+        (["serve", "--port", "1", "--k", "1025"], "at most 1024, as many contacts as an answer may carry, not 1025"),
+        (["serve", "--port", "1", "--cluster", ""], "a name of 1 to 255 bytes that can be printed, not ''"),
+        (["serve", "--port", "1", "--cluster", "ö" * 128], "a name of 1 to 255 bytes"),
+        (["ping", "--at", "h:1", "--cluster", "\udcff"], "a name of 1 to 255 bytes that can be printed, not '\\udcff'"),
         (["get", "--at", "h:1"], "key"),
         (["put", "--at", "h:1", "k", "v", "--version", "-1"], "a whole number from 0 to 9223372036854775807, not '-1'"),
         (["dance"], "'dance'"),
     ],
-    ids=["nothing", "no-port", "port", "id", "bootstrap", "egress", "duration", "k", "no-key", "version", "unknown"],
+    ids=[
+        "nothing",
+        "no-port",
+        "port",
+        "id",
+        "bootstrap",
+        "egress",
+        "duration",
+        "k",
+        "great-k",
+        "no-cluster",
+        "long-cluster",
+        "cluster-that-is-no-text",
+        "no-key",
+        "version",
+        "unknown",
+    ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
@@ -71,6 +92,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert said in told.err
 
 
+@pytest.mark.parametrize(
+    ("text", "host"), [("h:4000", "h"), ("127.0.0.1:4000", "127.0.0.1"), ("::1:4000", "::1"), ("[::1]:4000", "::1")]
+)
+def test_an_ipv6_address_may_be_written_as_in_urls(text: str, host: str) -> None:
+    assert _address(text) == (host, 4000)
+
+
 def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
     program = (
         "import sys; from node.__main__ import _parser; _parser().parse_args(['serve', '--port', '4000']); "
@@ -80,6 +108,17 @@ def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
     command = [sys.executable, "-P", "-c", program, *unneeded]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.strip() == "[]"
+
+
+def test_an_error_is_one_object_a_line_too() -> None:
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        said = logging.LogRecord("node", logging.ERROR, "", 1, "it failed", None, sys.exc_info())
+    line = JsonFormatter().format(said)
+    assert "\n" not in line
+    assert json.loads(line)["event"] == "it failed"
+    assert json.loads(line)["error"].endswith("ValueError: two\nlines")
 
 
 PUT, GET = ["put", "--at", "h:1", "k", "v"], ["get", "--at", "h:1", "k"]

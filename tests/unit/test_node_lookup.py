@@ -221,6 +221,57 @@ def test_suspects_in_an_answer_are_ignored() -> None:
     assert lookup.queries() == [contact(2)]
 
 
+def elsewhere(one: Contact, port: int) -> Contact:
+    """The same identifier at another address."""
+    return Contact(one.id, "elsewhere", port)
+
+
+def test_who_fails_at_one_address_is_asked_at_the_next_that_was_told() -> None:
+    lookup = search([contact(9), contact(8)], k=2, alpha=1, beta=2)
+    (liar,) = lookup.queries()
+    lookup.answered(liar, [elsewhere(contact(1), 1)])
+    (false,) = lookup.queries()
+    lookup.failed(false)
+    assert lookup.unheard() == [false]
+    (honest,) = lookup.queries()
+    lookup.answered(honest, [contact(1)])
+    assert not lookup.done
+    assert lookup.queries() == [contact(1)], "where it lives"
+    lookup.answered(contact(1))
+    assert lookup.done
+    assert lookup.closest() == [contact(1), contact(8)]
+    assert lookup.unheard() == []
+
+
+def test_addresses_that_were_told_while_one_is_asked_wait_and_a_late_answer_from_there_still_counts() -> None:
+    lookup = search([contact(9), contact(8)], alpha=2)
+    one, other = lookup.queries()
+    lookup.answered(one, [contact(1)])
+    assert lookup.queries() == [contact(1)]
+    lookup.answered(other, [elsewhere(contact(1), 1), elsewhere(contact(1), 2)])
+    assert lookup.queries() == [], "one at a time"
+    lookup.slow(contact(1))
+    lookup.failed(contact(1))
+    assert lookup.queries() == [elsewhere(contact(1), 1)]
+    lookup.failed(contact(1))
+    assert lookup.queries() == [], "that it fails twice at the first says nothing of the second"
+    lookup.answered(contact(1))
+    assert lookup.closest() == [contact(1), contact(8), contact(9)]
+    assert lookup.done
+
+
+def test_an_identifier_that_one_path_was_told_a_false_address_of_is_found_on_another() -> None:
+    lookup = DisjointLookup(bytes(20), OWN[:-1] + b"\xff", [contact(8), contact(9)], k=2, alpha=1, beta=1, paths=2)
+    liar, honest = lookup.queries()
+    lookup.answered(liar, [elsewhere(contact(1), 1)])
+    lookup.answered(honest, [contact(1)])
+    assert lookup.queries() == [elsewhere(contact(1), 1), contact(1)]
+    lookup.failed(elsewhere(contact(1), 1))
+    lookup.answered(contact(1))
+    assert lookup.done
+    assert lookup.closest() == [contact(1), contact(8)]
+
+
 @settings(deadline=None)
 @given(st.integers(0, 2**32), st.integers(20, 100), st.integers(2, 4), st.floats(0, 0.3))
 def test_disjoint_paths_share_nobody_and_liars_on_one_path_do_not_mislead_the_others(

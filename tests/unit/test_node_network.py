@@ -13,7 +13,7 @@ import pytest
 
 from node.errors import RpcError, RpcRefused
 from node.ids import as_int, distance, key_of
-from node.maintenance import FAR_PAUSE, Maintenance
+from node.maintenance import EXPIRE_EVERY, FAR_PAUSE, Maintenance
 from node.search import FARTHEST, NEAREST, Search, Thrift
 from node.settings import Settings
 from node.virtual import HOST, Line, Network
@@ -162,6 +162,23 @@ def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
     assert network.lacks() == 0
 
 
+def test_a_node_that_is_told_its_own_address_too_joins_as_soon_as_another_starts() -> None:
+    network = Network()
+    early, late = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    network.kill(2)
+    Maintenance(early, [(HOST, 1), (HOST, 2)]).start()
+    network.clock.run(2.5)
+    network.peers[2] = late
+    network.clock.run(2.5)
+    assert early.table.alive() == 1
+
+
+def test_a_node_that_is_told_nothing_but_its_own_address_is_alone_by_choice() -> None:
+    network = Network()
+    Maintenance(network.place(Contact(key_of(b"node 1"), HOST, 1)), [(HOST, 1)]).start()
+    assert network.get(1, "x")[0].error == ""
+
+
 def test_a_node_that_comes_back_at_another_address_is_found_there() -> None:
     network = Network.of(12)
     known = network.peers[5].contact
@@ -221,6 +238,37 @@ def test_a_value_that_fits_into_no_store_is_refused_and_harms_nobody() -> None:
     frame = encode(Envelope("c" * 64, 2**32, Sender(Contact(bytes(20), "h" * 255, 65535), 2**63), Store(
         Record(bytes(20), bytes(VALUE_LIMIT), 2**63, bytes(20), 1e12), search=True)))  # fmt: skip
     assert len(frame) > VALUE_LIMIT
+
+
+def test_values_that_are_being_stored_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.peer.MOST_STORING", 1000)
+    network = Network.of(5)
+    answers: list[Answer] = []
+
+    def put(size: int) -> None:
+        network.peers[2].handle(None, Put(key_of(b"%d" % size), bytes(size)), answers.append)
+
+    put(60)  # each counts k = 8 times
+    put(66)
+    assert isinstance(answers[0], Refusal)
+    assert "try again" in answers[0].why
+    network.clock.run(1.0)
+    put(66)
+    network.clock.run(1.0)
+    put(500)
+    network.clock.run(1.0)
+    assert [type(answer) for answer in answers] == [Refusal, PutResult, PutResult, PutResult], "one goes on in any case"
+
+
+@pytest.mark.parametrize("ttl", [-1.0, float("nan"), float("inf")])
+def test_a_time_to_live_that_is_none_is_refused_and_nobody_is_asked(ttl: float) -> None:
+    network = Network.of(5)
+    network.trace.clear()
+    answers: list[Answer] = []
+    network.peers[2].handle(None, Put(key_of(b"x"), b"v", ttl=ttl), answers.append)
+    assert isinstance(answers[0], Refusal)
+    assert f"finite number of seconds from 0 on, not {ttl}" in answers[0].why
+    assert not network.trace
 
 
 def test_a_refusal_is_an_answer_of_one_who_is_alive() -> None:
@@ -405,6 +453,19 @@ def test_a_gateway_that_has_just_restarted_lets_clients_wait_until_it_has_joined
     assert [isinstance(answer, GetResult) and answer.found for answer in answers] == [True] * 30
 
 
+def test_no_more_clients_wait_for_a_node_to_join_than_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.peer.MOST_HELD", 3)
+    peer = Network.of(3).peers[1]
+    peer.storage.put(Record(key_of(b"x"), b"v", 1, bytes(20), 1e6), wall=0.0, now=0.0, republish_at=1e6)
+    peer.hold_clients()
+    answers: list[Answer] = []
+    for _ in range(5):
+        peer.handle(None, Get(key_of(b"x")), answers.append)
+    assert [type(answer) for answer in answers] == [Refusal] * 2
+    peer.release_clients()
+    assert [type(answer) for answer in answers[2:]] == [GetResult] * 3
+
+
 def test_a_gateway_that_cannot_join_answers_all_the_same() -> None:
     network = Network()
     network.start(3)
@@ -561,6 +622,30 @@ def test_one_holder_republishes_for_all_and_no_life_is_prolonged() -> None:
     assert network.holders(key) == set()
 
 
+def test_the_closest_holder_takes_the_first_turn_and_the_others_give_way_to_it() -> None:
+    network = Network.of(20, settings=Settings(k=8, republish=60.0, refresh=1e6, expire=600.0))
+    network.store_all(names(5))
+    network.trace.clear()
+    network.clock.run(80.0)
+    closest = {network.true_closest(key_of(name.encode()))[0].port for name in names(5)}
+    assert {source for _, source, _, what in network.trace if what == "Store"} == closest
+
+
+def test_what_has_expired_leaves_the_store_by_itself() -> None:
+    network = Network.of(5, settings=Settings(k=8, expire=20.0))
+    network.store_all(names(3))
+    network.clock.run(20.0 + EXPIRE_EVERY)
+    assert [len(peer.storage) for peer in network.peers.values()] == [0] * 5
+
+
+def test_a_bucket_in_which_nothing_was_looked_up_for_long_is_refreshed() -> None:
+    network = Network.of(40, settings=Settings(k=4, refresh=100.0))
+    network.clock.run(300.0)
+    for peer in network.peers.values():
+        buckets = peer.table.buckets()
+        assert max(network.clock.now - bucket.refreshed for bucket in buckets) <= 100.0 + 2 * len(buckets)
+
+
 def test_republishing_brings_a_record_to_new_nodes_that_are_closer() -> None:
     network = Network.of(10, settings=Settings(k=3, republish=30.0))
     network.store_all(names(20))
@@ -589,6 +674,16 @@ def test_an_observers_ping_measures_both_ways_and_teaches_nobody() -> None:
     assert seen.nonce_times == (report.received_at,)
     assert seen.counters["observer_rpcs"] == 2
     assert [(e.contact, e.seen) for e in destination.table.entries()] == before
+
+
+@pytest.mark.parametrize(("padding", "timeout"), [(2**20 + 1, 1.0), (-1, 1.0), (0, 0.0), (0, 61.0), (0, float("nan"))])
+def test_an_observer_can_have_no_ping_sent_that_is_too_large_or_lasts_too_long(padding: int, timeout: float) -> None:
+    network = Network.of(2)
+    network.trace.clear()
+    answers: list[Answer] = []
+    network.peers[1].handle(None, PingVia(network.peers[2].contact, b"n", timeout, padding), answers.append)
+    assert [type(answer) for answer in answers] == [Refusal]
+    assert not network.trace
 
 
 def test_a_lost_answer_shows_as_a_timeout_although_the_nonce_arrived() -> None:

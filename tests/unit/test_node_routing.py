@@ -84,8 +84,9 @@ def test_the_invariants_hold_after_any_events(happened: list[tuple[str, int]], k
             table.requested(who, float(now))
         else:
             table.failed(who.id, float(now))
-        assert len(table) >= most, "a contact was dropped without another in its place"
-        most = len(table)
+        answering = sum(entry.verified for entry in table.entries())
+        assert answering >= most, "a contact that had answered was dropped without another in its place"
+        most = answering
     buckets = table.buckets()
     assert [b.low for b in buckets] == [0, *(b.high for b in buckets[:-1])]
     assert buckets[-1].high == 1 << BITS
@@ -202,6 +203,46 @@ def test_without_a_spare_nobody_is_dropped_however_dead() -> None:
     assert len(table) == 4
     assert table.closest(OWN, 4) == []
     assert len(table.seeds(OWN, 4)) == 4, "if all are suspect, they are all there is to ask"
+
+
+def test_who_never_answered_is_dropped_when_it_is_given_up_but_not_the_last() -> None:
+    table = RoutingTable(OWN, 8)
+    table.requested(contact(1), 0.0)
+    fail(table, contact(1))
+    assert table.entry(contact(1).id) is not None, "there is nobody else"
+    table.answered(contact(2), 9.0, rtt=0.01)
+    table.requested(contact(3), 9.0)
+    for who in (1, 3):
+        fail(table, contact(who))
+    assert [entry.contact for entry in table.entries()] == [contact(2)]
+
+
+def test_made_up_contacts_keep_no_suspect_waiting_nor_suspects_a_newcomer() -> None:
+    table = RoutingTable(OWN, 20)
+    for number in range(1, 6):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    for number in range(100, 110):
+        table.requested(contact(number), 0.0)
+    suspects = [contact(1), contact(2)]
+    for suspect in suspects:
+        table.failed(suspect.id, 5.0)
+    assert [entry.contact for entry in table.due(6.0, 3)] == [*suspects, contact(100)]
+    for number in range(3, 6):
+        table.failed(contact(number).id, 5.0)
+    assert [entry.contact for entry in table.due(6.0, 3)] == [*suspects, contact(100)]
+    for number in range(100, 110):
+        table.answered(contact(number), 7.0, rtt=0.01)
+    assert [entry.contact for entry in table.due(7.0, 3)] == [*suspects, contact(3)], "no place stays empty"
+
+
+def test_of_two_that_are_given_up_the_one_leaves_that_answered_longer_ago() -> None:
+    table = full_far_bucket()
+    table.answered(contact(FAR + 1), 1.0, rtt=0.01)
+    for who in (1, 2):
+        fail(table, contact(FAR + who))
+    table.answered(contact(FAR + 9), 9.0, rtt=0.01)
+    far = [entry.contact for entry in table.entries() if entry.number >= FAR]
+    assert far == [contact(FAR + 1), contact(FAR + 9)]
 
 
 def test_one_answer_clears_all_failures_and_tells_what_was_missed() -> None:
@@ -368,7 +409,7 @@ def test_an_unverified_contact_never_pushes_out_a_verified_one() -> None:
     assert {e.contact for e in table.entries()} == before
 
 
-@pytest.mark.parametrize("failures", [0, EVICTION_FAILURES], ids=["untried", "given-up"])
+@pytest.mark.parametrize("failures", [0, EVICTION_FAILURES - 1], ids=["untried", "suspect"])
 def test_nor_does_it_push_out_anybody_else(failures: int) -> None:
     table = RoutingTable(OWN, 1)
     table.answered(contact(1), 0.0, rtt=0.01)
@@ -376,6 +417,25 @@ def test_nor_does_it_push_out_anybody_else(failures: int) -> None:
     fail(table, contact(FAR + 1), times=failures)
     table.requested(contact(FAR + 2), 9.0)
     assert [e.contact for e in table.entries()] == [contact(1), contact(FAR + 1)]
+
+
+def test_made_up_contacts_hide_none_of_the_k_closest_that_answered() -> None:
+    table = RoutingTable(OWN, 4)
+    for number in (1, *(FAR + n for n in range(2, 6))):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    for number in range(100, 104):
+        table.requested(contact(number), 0.0)
+    table.answered(contact(FAR + 1), 1.0, rtt=0.01)
+    assert table.closest(OWN, 4) == [contact(n) for n in (1, FAR + 1, FAR + 2, FAR + 3)]
+
+
+def test_spares_go_along_when_their_bucket_is_split() -> None:
+    table = RoutingTable(OWN, 2)
+    spare = contact(FAR + 2**101)
+    for who in (contact(1), contact(FAR + 2**100), contact(FAR + 2**100 + 1), spare, contact(FAR + 1)):
+        table.answered(who, 0.0, rtt=0.01)
+    assert [e.contact for bucket in table.buckets() for e in bucket.spares.values()] == [spare]
+    assert all(bucket.covers(e.number) for bucket in table.buckets() for e in bucket.spares.values())
 
 
 def test_a_verified_spare_outlives_any_number_of_requests_of_strangers() -> None:

@@ -229,6 +229,19 @@ def test_expired_records_leave_the_file_too(tmp_path: Path) -> None:
     second.close()
 
 
+def test_what_cannot_be_written_is_not_acknowledged_and_takes_nothing_away(tmp_path: Path) -> None:
+    storage = durable(tmp_path)
+    assert put(storage, record(b"old", version=1)) == ""
+    assert f"cannot be written to {FILE}" in put(storage, record(version=2**64 - 1)), "SQLite's numbers end before"
+    storage._database.execute("PRAGMA max_page_count = 1")  # as a full disk does: no more than there is
+    assert "disk is full" in put(storage, record(bytes(10**6), version=2))
+    assert storage.get(KEY, wall=0.0) == record(b"old", version=1)
+    storage.close()
+    again = durable(tmp_path)
+    assert again.get(KEY, wall=0.0) == record(b"old", version=1)
+    again.close()
+
+
 def test_two_nodes_do_not_share_a_folder(tmp_path: Path) -> None:
     first = durable(tmp_path)
     put(first, record())

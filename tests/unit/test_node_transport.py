@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 
 import pytest
 
 from node import connections
 from node import transport as module
-from node.errors import RpcError, RpcRefused, RpcTimeout
+from node.errors import RpcDisconnected, RpcError, RpcRefused, RpcTimeout
 from node.transport import TcpTransport
 from node.wire import HEADER, Answer, Contact, Envelope, FrameReader, Ping, Pong, Request, Sender, decode, encode
 
-HOST, PORT = "127.20.249.2", 21500
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # tests of this file may run side by side
+HOST, PORT = f"127.20.249.{2 + WORKER}", 21500
 HERE = Sender(Contact(b"h" * 20, HOST, PORT), 1)
 
 Reply = Callable[[Answer], None]
@@ -85,6 +89,26 @@ def test_too_many_requests_in_work_stop_the_reading_until_some_are_answered(monk
     run(test)
 
 
+def test_large_requests_in_work_stop_the_reading_though_they_are_few() -> None:
+    """Each of them lies in the memory once more for each node to which it is sent on."""
+    large = Ping(padding=bytes(2**20))
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        _, writer = await asyncio.open_connection(HOST, PORT)
+        for rid in range(20):
+            writer.write(encode(Envelope("c", rid, None, large)))
+        await until(lambda: len(replies) == 4)
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert len(replies) == 4
+        for answered in range(1, 17):
+            replies[answered - 1](Pong(b"", 0))
+            await until(lambda expected=answered + 4: len(replies) == expected)
+        writer.close()
+
+    run(test)
+
+
 def test_requests_that_come_in_one_read_wait_too_while_answers_are_not_taken() -> None:
     """Else one read of small requests for large values would fill the memory with answers that nobody reads."""
     big = Pong(bytes(2**20), 0)
@@ -108,6 +132,65 @@ def test_requests_that_come_in_one_read_wait_too_while_answers_are_not_taken() -
         while read < 50:
             read += len(frames.feed(await reader.read(2**20)))
         assert served == 50
+        writer.close()
+
+    run(test)
+
+
+def test_connections_take_turns_however_much_one_of_them_asks_at_once() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        asked: list[bytes] = []
+
+        def answer(_sender: Sender | None, message: Request, reply: Reply) -> None:
+            assert isinstance(message, Ping)
+            asked.append(message.nonce)
+            reply(Pong(b"", 0))
+
+        transport.handler = answer
+        (reader, greedy), (_, modest) = [await asyncio.open_connection(HOST, PORT) for _ in range(2)]
+        greedy.write(ping() * 5000)
+        modest.write(encode(Envelope("c", 1, None, Ping(b"modest"))))
+        await until(lambda: b"modest" in asked)
+        assert asked.index(b"modest") <= 4 * connections.AT_A_TURN
+        frames, read = FrameReader(), 0
+        while read < 5000:
+            read += len(frames.feed(await reader.read(2**20)))
+        assert len(asked) == 5001
+        for writer in (greedy, modest):
+            writer.close()
+
+    run(test)
+
+
+def test_no_more_is_read_until_what_has_come_is_dealt_with() -> None:
+    many = 40_000
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.handler = lambda _sender, _message, reply: reply(Pong(b"", 0))
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping() * many)
+        frames, read, waiting = FrameReader(), 0, list[int]()
+        while read < many:
+            read += len(frames.feed(await reader.read(2**14)))
+            waiting += (each._undealt_bytes for each in transport.incoming)
+        assert 0 < max(waiting) <= 2**18 * (1 + connections.BODY_COST / len(ping())), "one read"
+        assert waiting[-1] == transport._held.total == 0
+        writer.close()
+
+    run(test)
+
+
+def test_requests_that_wait_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_HELD", 10_000)
+    monkeypatch.setattr(connections, "IN_WORK", 1)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping() * 1000)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read(1) == b""
+        assert transport.count["overfull"] == 1
+        assert transport._held.total == 0
         writer.close()
 
     run(test)
@@ -312,6 +395,22 @@ def test_an_idle_connection_and_a_stuck_one_are_closed(monkeypatch: pytest.Monke
     run(test)
 
 
+def test_connections_are_taken_from_the_networks_that_are_named_and_no_others() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        transport.admitted = (ip_network("127.20.249.96/30"),)
+        reader, uninvited = await asyncio.open_connection(HOST, PORT, local_addr=("127.20.249.100", 0))
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read(1) == b""
+        assert transport.count["uninvited"] == 1
+        _, invited = await asyncio.open_connection(HOST, PORT, local_addr=("127.20.249.99", 0))
+        invited.write(ping())
+        await until(lambda: replies)
+        for writer in (uninvited, invited):
+            writer.close()
+
+    run(test)
+
+
 def test_a_connection_that_is_always_within_a_frame_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "FRAME_TIME", 0.05)
 
@@ -434,6 +533,42 @@ def test_what_was_answered_last_still_leaves_when_the_transport_closes() -> None
         writer.close()
 
     run(test)
+
+
+def test_an_answer_that_comes_after_its_deadline_is_told_all_the_same() -> None:
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        results: list[object] = []
+        async with answering(1) as other:
+            waiting: list[Reply] = []
+            other.handler = lambda _sender, _message, reply: waiting.append(reply)
+            transport.send(other.sender.contact, Ping(), 0.05, lambda result, _, __: results.append(result))
+            await until(lambda: results)
+            waiting[0](Pong(b"", 7))
+            await until(lambda: len(results) == 2)
+        assert isinstance(results[0], RpcTimeout)
+        assert results[1] == Pong(b"", 7)
+
+    run(test)
+
+
+def test_nobody_is_dialled_any_more_when_the_transport_has_closed() -> None:
+    async def whole() -> None:
+        results: list[object] = []
+        async with answering(1) as other:
+            other.handler = lambda _sender, _message, _reply: None
+            transport = TcpTransport(HERE, "c", None)
+            await transport.listen()
+            transport.send(other.sender.contact, Ping(), 5.0, lambda result, _, __: results.append(result))
+            await until(lambda: other.incoming)
+            await asyncio.sleep(connections.FRESH)
+            await transport.close()
+            transport.send(other.sender.contact, Ping(), 5.0, lambda result, _, __: results.append(result))
+            await until(lambda: len(results) == 2)
+            await asyncio.sleep(0.05)
+            assert not other.incoming
+        assert [type(result) for result in results] == [RpcDisconnected, RpcRefused]
+
+    asyncio.run(asyncio.wait_for(whole(), 5.0))
 
 
 def test_no_more_requests_wait_for_one_peer_than_may_and_the_next_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

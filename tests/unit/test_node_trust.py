@@ -9,6 +9,7 @@ import pytest
 
 from node.ids import key_of
 from node.maintenance import Maintenance
+from node.peer import GREY_LEAST
 from node.search import LOOK_FOR_SLOW, Reply, Search
 from node.settings import Settings
 from node.storage import Kept
@@ -187,6 +188,16 @@ def test_a_value_is_found_although_all_its_holders_are_slow() -> None:
         assert (result.found, result.error) == (True, "")
 
 
+def test_nobodys_own_past_excuses_it_for_being_far_slower_than_the_others() -> None:
+    network = Network.of(10)
+    peer = network.peers[1]
+    slow = next(peer.table.entries())
+    for _ in range(20):
+        slow.measure(1.5)
+    assert slow.soft_timeout() >= 1.5
+    assert peer.soft_timeout_of(slow.contact) == GREY_LEAST
+
+
 def test_nothing_is_missing_for_certain_while_most_of_the_closest_are_silent() -> None:
     network = Network.of(20, settings=Settings(k=4, cache=0.0))
     network.put(1, "x")
@@ -199,6 +210,20 @@ def test_nothing_is_missing_for_certain_while_most_of_the_closest_are_silent() -
     stored, _ = network.put(asking, "x", 2)
     assert stored.error == "the search was cut short: most of the closest were silent"
     assert stored.acks > 0
+
+
+def test_a_refusal_at_an_address_that_was_made_up_leaves_no_holder_for_dead() -> None:
+    network = Network(settings=Settings(k=4, cache=0.0))
+    asker, helper, *silent = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in range(1, 7))
+    for peer in silent:
+        helper.table.answered(peer.contact, network.clock.now, rtt=0.01)
+    asker.ping(helper.contact)
+    for peer in silent:
+        asker.ping(Contact(peer.contact.id, HOST, 99))
+    network.clock.run(1.0)
+    assert len(asker.absences.refusing()) == len(silent)
+    network.cut = lambda source, destination: source > 2 or destination > 2
+    assert network.get(1, "x")[0].error == "the search was cut short: most of the closest were silent"
 
 
 def test_a_missing_key_is_missing_for_certain_when_the_closest_are_dead() -> None:

@@ -266,6 +266,40 @@ def test_who_leaves_hands_its_records_to_the_next_closest() -> None:
         assert all(len(holding) >= 3 for holding in holders.values()), holders
 
 
+def test_who_is_leaving_acknowledges_nothing_that_would_go_with_it() -> None:
+    network = Network(latency=lambda source, destination, rng: 0.1)
+    leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    leaver.ping(other.contact)
+    network.clock.run(1.0)
+    answers: list[Answer] = []
+
+    def store(name: bytes) -> None:
+        leaver.handle(None, Store(Record(key_of(name), b"v", 1, bytes(20), network.clock.wall() + 1e6)), answers.append)
+
+    store(b"before")
+    Maintenance(leaver, []).leave(lambda: network.kill(1))
+    store(b"meanwhile")
+    assert network.peers[1] is leaver, "the first is on its way"
+    assert answers == [Stored(kept=True), Stored(kept=False, why="this node is leaving")]
+    network.clock.run(1.0)
+    assert network.holders(key_of(b"before")) == {2}
+
+
+def test_nobody_takes_longer_than_two_seconds_to_leave() -> None:
+    network = Network(latency=lambda source, destination, rng: 0.2)
+    leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    leaver.ping(other.contact)
+    network.clock.run(1.0)
+    for n in range(500):
+        leaver.keep(Record(key_of(b"%d" % n), b"v", 1, bytes([n % 2]) * 20, network.clock.wall() + 1e6))
+    left: list[float] = []
+    began = network.clock.now
+    Maintenance(leaver, []).leave(lambda: left.append(network.clock.now - began))
+    network.clock.run(30.0, until=lambda: left)
+    assert left == [pytest.approx(2.0)]
+    assert len(other.storage) > 0, "what there was time for"
+
+
 def test_a_node_without_records_leaves_at_once() -> None:
     network = Network()
     peer = network.place(Contact(key_of(b"alone"), HOST, 1))
@@ -409,3 +443,23 @@ def test_disjoint_paths_find_what_one_path_is_lied_about_by_a_fifth_of_the_nodes
         found[paths] = network.share_found(gets=200)
     assert found[1] < 0.98, "one path is misled now and then, or this proves nothing"
     assert found[4] >= 0.99, "what S/Kademlia 2007 found for a fifth of liars"
+
+
+class Misdirected(Betrayed):
+    """The same, but the liars tell who is closest, and nobody's address."""
+
+    def _lie(self, own: Contact, sender: Sender | None, message: Request, reply: Callable[[Answer], None]) -> None:
+        match message:
+            case FindNode(target) | FindValue(target):
+                ports = sorted(self._liars.keys() - {own.port})
+                reply(Found(tuple(Contact(c.id, HOST, self.rng.choice(ports)) for c in self.true_closest(target))))
+            case _:
+                super()._lie(own, sender, message, reply)
+
+
+@pytest.mark.parametrize("paths", [1, 4])
+def test_false_addresses_hide_nobody_though_a_fifth_of_the_nodes_tell_them(paths: int) -> None:
+    network = Misdirected(settings=Settings(k=8, paths=paths), record=False)
+    network.populate(1000)
+    network.betray(0.2)
+    assert network.share_found(gets=60) >= 0.98
