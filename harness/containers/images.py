@@ -232,6 +232,8 @@ def _failure(doing: str, reference: str, output: list[str]) -> str:
 def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in sorted(rootfs.folders_of(files)):
+            rootfs.add_folder(tar, name)
         for name, content in sorted(files.items()):
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o755
