@@ -81,6 +81,14 @@ def test_ends_are_said_as_people_do(state: dict[str, object], text: str) -> None
     assert describe_end(state, 64 * 2**20) == text
 
 
+def test_an_end_for_which_podman_may_have_missed_the_reason_is_told_as_such() -> None:
+    killed: dict[str, object] = {"ExitCode": 137, "OOMKilled": False}
+    told = "killed by SIGKILL, perhaps for want of memory (its limit of 64 MiB), of which Podman does not always hear"
+    assert describe_end(killed, 64 * 2**20, doubt=True) == told
+    assert describe_end(killed, None, doubt=True) == "killed by SIGKILL"
+    assert describe_end({"ExitCode": 1}, 64 * 2**20, doubt=True) == "exit code 1"
+
+
 def test_only_what_may_pass_is_tried_again() -> None:
     def api(status: int, said: str) -> APIError:
         response = requests.Response()
