@@ -180,8 +180,10 @@ class DockerBackend(Lives[_Container]):
     def allow_descriptors(self, needed: int) -> int:
         """See `Backend.allow_descriptors`: what this process may open does not matter to the engine."""
         wanted = max(needed, TOXIPROXY_DESCRIPTORS)
-        self._descriptors = ulimits.allowed(self._engine, self._images.member, wanted, self._labels)
-        return self._descriptors
+        image = self._images.member
+        allowed = ulimits.allowed(self._engine, image, wanted, self._labels)
+        self._descriptors = allowed if ulimits.can_be_set(self._engine, image, allowed, self._labels) else 0
+        return allowed
 
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """See `Backend.toxiproxy`."""

@@ -186,9 +186,8 @@ def digest(base: str, context: Mapping[str, bytes]) -> str:
 
 def import_base(engine: Engine, files: dict[str, Path], reference: str) -> None:
     """Make an image of these files alone. Raises EngineFailed."""
-    repository, _, tag = reference.partition(":")
-    with translated(f"importing {reference}"):
-        engine.api.import_image_from_data(rootfs.archive(files), repository=repository, tag=tag)
+    with translated(f"importing {reference}"):  # in one word: Podman does not hear of a tag beside it
+        engine.api.import_image_from_data(rootfs.archive(files), repository=reference)
 
 
 def build_one(
@@ -217,7 +216,7 @@ def _note(line: dict[str, Any], output: list[str], tell: Tell) -> None:
     said = str(line.get("error") or line.get("stream") or line.get("status") or "").rstrip()
     if said:
         output.append(said)
-    if said.startswith("Step "):
+    if said.lower().startswith("step "):  # Podman shouts
         tell(f"  {said}")
 
 

@@ -20,7 +20,7 @@ FIRST_WORKER = 4
 SMALLEST_PREFIX, LARGEST = 24, 1000  # a Linux bridge has 1,024 ports
 TRIES = 256
 EXISTS = 409
-TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts")
+TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts", "is already used")  # the last by Podman
 
 
 @dataclass(frozen=True)
