@@ -21,6 +21,7 @@ from harness.errors import HarnessError, KadstormError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.backends import Power
     from harness.interrupt import Interrupt
     from harness.records import Plan
 
@@ -525,11 +526,15 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
 def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, console: Console) -> None:
     """See that the machine can do what the plans need, once for each kind of backend and target."""
     from harness import registry
+    from harness.plan import powers_needed
 
-    kinds = {(plan.experiment["cluster"]["backend"], plan.experiment["cluster"]["target"]) for plan, _ in prepared}
+    needs: dict[tuple[str, str], set[Power]] = {}
+    for plan, _ in prepared:
+        cluster = plan.experiment["cluster"]
+        needs.setdefault((cluster["backend"], cluster["target"]), set()).update(powers_needed(plan))
     tell = partial(console.print, style="dim", highlight=False)
-    for backend, target in sorted(kinds):
-        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, tell)
+    for (backend, target), needed in sorted(needs.items()):
+        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, needed, tell)
 
 
 def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:

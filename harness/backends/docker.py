@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,8 +36,8 @@ from harness.backends import (
     Toxiproxy,
 )
 from harness.backends.lives import Life, Lives
+from harness.containers import ability, images, labels, networks, ulimits
 from harness.containers import engine as engines
-from harness.containers import images, labels, networks, ulimits
 from harness.containers.engine import Engine, retried, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
@@ -80,14 +80,15 @@ class _Container(Life):
 class DockerBackend(Lives[_Container]):
     """See `Backend`. Every call of the engine is tried again where that is worth it."""
 
-    powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "limits"))
+    powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "cpus", "memory"))
     starters, exit_grace = STARTERS, EXIT_GRACE
 
     @classmethod
-    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
-        """See `Backend.prepare`: an engine that answers, and images of what is here."""
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], needs: Collection[Power], tell: Tell) -> None:
+        """See `Backend.prepare`: an engine that answers and can do what is needed, and images of what is here."""
         engine = engines.connect()
         try:
+            ability.check(engine, needs)
             sweep_abandoned(engine, tell)
             images.ensure(engine, recipe(), toxiproxy, tell)
         finally:
