@@ -21,7 +21,6 @@ from harness.errors import HarnessError, KadstormError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from harness.backends import Power
     from harness.interrupt import Interrupt
     from harness.records import Plan
 
@@ -526,15 +525,11 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
 def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, console: Console) -> None:
     """See that the machine can do what the plans need, once for each kind of backend and target."""
     from harness import registry
-    from harness.plan import powers_needed
+    from harness.plan import powers_by_kind
 
-    needs: dict[tuple[str, str], set[Power]] = {}
-    for plan, _ in prepared:
-        cluster = plan.experiment["cluster"]
-        needs.setdefault((cluster["backend"], cluster["target"]), set()).update(powers_needed(plan))
     tell = partial(console.print, style="dim", highlight=False)
-    for (backend, target), needed in sorted(needs.items()):
-        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, needed, tell)
+    for (backend, target), needs in sorted(powers_by_kind(plan for plan, _ in prepared).items()):
+        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, needs, tell)
 
 
 def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:

@@ -16,7 +16,7 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,15 @@ def plan_text(plan: Plan) -> str:
     return yaml.safe_dump(
         plan.experiment.get("source", plan.experiment), sort_keys=False, allow_unicode=True, width=120
     )
+
+
+def powers_by_kind(plans: Iterable[Plan]) -> dict[tuple[str, str], set[Power]]:
+    """What is needed of each kind of backend and target: (backend, target) -> `powers_needed` of all its plans."""
+    needed: dict[tuple[str, str], set[Power]] = {}
+    for plan in plans:
+        cluster = plan.experiment["cluster"]
+        needed.setdefault((cluster["backend"], cluster["target"]), set()).update(powers_needed(plan))
+    return needed
 
 
 def powers_needed(plan: Plan) -> frozenset[Power]:
