@@ -48,7 +48,7 @@ def main() -> int:
     arguments = parser.parse_args()
     small, large = (20, 50) if arguments.quick else (50, 200)
     found = binary.find(progress=print)
-    registry.backend("docker").prepare(found, registry.target("kademlia").image, print)
+    registry.backend("docker").prepare(found, registry.target("kademlia").image, (), print)
     figures = [*boot_against_bare(small, found), *large_cluster(large, found)]
     for one in figures:
         print(

@@ -19,7 +19,7 @@ import yaml
 from harness import faults
 from harness.errors import HarnessError, UsageError
 from harness.interrupt import Interrupt
-from harness.plan import load_plan, make_plan
+from harness.plan import load_plan, make_plan, powers_needed
 from harness.quantities import parse_time
 from harness.records import EXPERIMENT_FILE, PLAN_FILE, Plan
 from harness.runfolder import new_run_dir, write_inputs
@@ -50,7 +50,8 @@ def up(overrides: Sequence[str], *, spare: int | None, ttl: str, toxiproxy: Path
     plan = make_plan(checked, spare=max(4, nodes // 2) if spare is None else spare)
     plan.experiment["durable"] = True  # faults to come may keep data
     cluster = plan.experiment["cluster"]
-    registry.backend(cluster["backend"]).prepare(toxiproxy, registry.target(cluster["target"]).image, say)
+    image = registry.target(cluster["target"]).image
+    registry.backend(cluster["backend"]).prepare(toxiproxy, image, powers_needed(plan), say)
     run_dir = new_run_dir(NAME, parent)
     write_inputs(run_dir, checked.text, plan)
     config = {"run_dir": str(run_dir.resolve()), "toxiproxy": str(toxiproxy), "ttl_s": seconds}

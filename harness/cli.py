@@ -525,11 +525,11 @@ def _prepared(file: Path, overrides: Sequence[str]) -> tuple[Plan, str]:
 def _prepare_backends(prepared: Sequence[tuple[Plan, str]], toxiproxy: Path, console: Console) -> None:
     """See that the machine can do what the plans need, once for each kind of backend and target."""
     from harness import registry
+    from harness.plan import powers_by_kind
 
-    kinds = {(plan.experiment["cluster"]["backend"], plan.experiment["cluster"]["target"]) for plan, _ in prepared}
     tell = partial(console.print, style="dim", highlight=False)
-    for backend, target in sorted(kinds):
-        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, tell)
+    for (backend, target), needs in sorted(powers_by_kind(plan for plan, _ in prepared).items()):
+        registry.backend(backend).prepare(toxiproxy, registry.target(target).image, needs, tell)
 
 
 def _run_folder(plan: Plan, out: Path | None, *, single: bool) -> Path:

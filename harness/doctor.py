@@ -229,7 +229,9 @@ def _containers(nodes: int) -> Iterator[Finding]:
         yield Finding("containers", "warn", said, remedy)
         return
     try:
-        yield Finding("containers", "ok", f"engine {engine.version}, API {engine.api_version}, at {engine.url}")
+        name = f"engine Podman {engine.version}" if engine.is_podman else f"engine {engine.version}"
+        yield Finding("containers", "ok", f"{name}, API {engine.api_version}, at {engine.url}")
+        yield _ability(engine)
         yield _images(engine)
         yield _bridge(nodes)
         yield _container_memory(nodes, engine)
@@ -237,6 +239,19 @@ def _containers(nodes: int) -> Iterator[Finding]:
         yield from _tracking(nodes)
     finally:
         engine.close()
+
+
+def _ability(engine: Engine) -> Finding:
+    """What it cannot do to a container, which a run that needs it is refused for."""
+    from harness.containers import ability
+
+    try:
+        if not (missing := sorted(ability.lacking(engine))):
+            return Finding("containers' faults", "ok", "they can be frozen, and held to limits")
+        said = f"nothing can be done for {', '.join(ability.ASKED_BY[one] for one in missing)}: {ability.why(engine)}"
+    except HarnessError as error:
+        return Finding("containers' faults", "warn", str(error), "see whether `docker info` answers")
+    return Finding("containers' faults", "warn", said, ability.REMEDY)
 
 
 def _images(engine: Engine) -> Finding:

@@ -16,10 +16,10 @@ import json
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import yaml
@@ -33,6 +33,9 @@ from harness.links import Topology
 from harness.quantities import time_text
 from harness.records import SCHEMA, Action, Plan, PlannedNode
 from harness.selectors import Selector, select_members, select_sites
+
+if TYPE_CHECKING:
+    from harness.backends import Power
 
 ID = re.compile(r"[0-9a-f]{40}")
 
@@ -97,6 +100,26 @@ def plan_text(plan: Plan) -> str:
     return yaml.safe_dump(
         plan.experiment.get("source", plan.experiment), sort_keys=False, allow_unicode=True, width=120
     )
+
+
+def powers_by_kind(plans: Iterable[Plan]) -> dict[tuple[str, str], set[Power]]:
+    """What is needed of each kind of backend and target: (backend, target) -> `powers_needed` of all its plans."""
+    needed: dict[tuple[str, str], set[Power]] = {}
+    for plan in plans:
+        cluster = plan.experiment["cluster"]
+        needed.setdefault((cluster["backend"], cluster["target"]), set()).update(powers_needed(plan))
+    return needed
+
+
+def powers_needed(plan: Plan) -> frozenset[Power]:
+    """What the plan needs to be done to members that not every engine of containers can do: freezing, and limits."""
+    limits = plan.experiment["cluster"].get("limits") or {}
+    found: set[Power] = {power for power in ("cpus", "memory") if limits.get(power)}
+    topology = Topology.build(plan.nodes, host="")
+    effects = (effect for action in plan.actions for effect in faults.get(action.fault).effects(action, topology))
+    if any(isinstance(effect, MemberClaim) and effect.state == "paused" for effect in effects):
+        found.add("pause")
+    return frozenset(found)
 
 
 def load_plan(path: Path) -> Plan:

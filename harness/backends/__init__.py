@@ -7,7 +7,7 @@ One file each; found by the entry-point group ``kadstorm.backends``. What a back
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, Self
@@ -18,7 +18,7 @@ from harness.toxiproxy.control import ToxiproxyControl
 from harness.transfers import Dial
 
 ProcessState = Literal["running", "paused", "dead"]
-Power = Literal["kill", "stop", "pause", "restart", "limits"]
+Power = Literal["kill", "stop", "pause", "restart", "cpus", "memory"]  # the last two: limits
 Tell = Callable[[str], None]
 
 
@@ -128,8 +128,10 @@ class Backend(Protocol):
     powers: frozenset[Power]
 
     @classmethod
-    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
-        """See that the machine can do this, before any run: engine, images. ``tell`` hears of what takes long.
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], needs: Collection[Power], tell: Tell) -> None:
+        """See that the machine can do this, before any run: engine, images, what the plans need to be done to members.
+
+        ``tell`` hears of what takes long.
 
         Raises:
             HarnessError: it cannot; the text says what to do.

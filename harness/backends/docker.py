@@ -16,7 +16,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -36,8 +36,8 @@ from harness.backends import (
     Toxiproxy,
 )
 from harness.backends.lives import Life, Lives
+from harness.containers import ability, images, labels, networks, ulimits
 from harness.containers import engine as engines
-from harness.containers import images, labels, networks, ulimits
 from harness.containers.engine import Engine, retried, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
@@ -66,6 +66,7 @@ TOXIPROXY, TUNNEL = "toxiproxy", "tunnel"
 FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024
 # At least, whatever the engine gives to others: connections that end hold theirs for a while.
 TOXIPROXY_DESCRIPTORS = 16_384
+KILLED = 128 + 9  # the exit code
 LIMIT_WORDS = ("memory", "swap", "cpu", "cfs", "limit")  # by which an engine's warnings about limits are known
 
 
@@ -79,14 +80,15 @@ class _Container(Life):
 class DockerBackend(Lives[_Container]):
     """See `Backend`. Every call of the engine is tried again where that is worth it."""
 
-    powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "limits"))
+    powers: frozenset[Power] = frozenset(("kill", "stop", "pause", "restart", "cpus", "memory"))
     starters, exit_grace = STARTERS, EXIT_GRACE
 
     @classmethod
-    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
-        """See `Backend.prepare`: an engine that answers, and images of what is here."""
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], needs: Collection[Power], tell: Tell) -> None:
+        """See `Backend.prepare`: an engine that answers and can do what is needed, and images of what is here."""
         engine = engines.connect()
         try:
+            ability.check(engine, needs)
             sweep_abandoned(engine, tell)
             images.ensure(engine, recipe(), toxiproxy, tell)
         finally:
@@ -179,8 +181,10 @@ class DockerBackend(Lives[_Container]):
     def allow_descriptors(self, needed: int) -> int:
         """See `Backend.allow_descriptors`: what this process may open does not matter to the engine."""
         wanted = max(needed, TOXIPROXY_DESCRIPTORS)
-        self._descriptors = ulimits.allowed(self._engine, self._images.member, wanted, self._labels)
-        return self._descriptors
+        image = self._images.member
+        allowed = ulimits.allowed(self._engine, image, wanted, self._labels)
+        self._descriptors = allowed if ulimits.can_be_set(self._engine, image, allowed, self._labels) else 0
+        return allowed
 
     def toxiproxy(self, log: Path) -> Toxiproxy:
         """See `Backend.toxiproxy`."""
@@ -432,20 +436,21 @@ class DockerBackend(Lives[_Container]):
         self._enders.submit(self._tell_end, life)
 
     def _tell_end(self, life: _Container) -> None:
-        life.end(self._how_ended(life.id))
+        life.end(self._how_ended(life))
         if (
             life.spec.name != TOXIPROXY and not life.discarded
         ):  # whose end its owner asks about, or hears as a failed start
             self.listeners.tell(life)
 
-    def _how_ended(self, container: str) -> str:
+    def _how_ended(self, life: _Container) -> str:
         """How a container ended, for people, from the engine's own record of it."""
         until = time.monotonic() + EXIT_GRACE
         try:
             while True:
-                state = self._engine.api.inspect_container(container)["State"]
+                state = self._engine.api.inspect_container(life.id)["State"]
                 if not state["Running"]:
-                    return describe_end(state, self._ground.limits.get("memory"))
+                    memory = self._ground.limits.get("memory") if life.spec.name != TOXIPROXY else None
+                    return describe_end(state, memory, doubt=self._engine.is_podman and not life.asked_to_end)
                 if time.monotonic() > until:
                     return "its output ended, and the engine says that it runs"
                 time.sleep(0.02)  # the engine closes the stream a moment before it notes the end
@@ -466,13 +471,16 @@ def check_limits(name: str, host: Mapping[str, Any], warnings: Sequence[str]) ->
         )
 
 
-def describe_end(state: dict[str, Any], memory: int | None = None) -> str:
-    """A container's end as people say it; codes above 128 are signals."""
+def describe_end(state: dict[str, Any], memory: int | None = None, *, doubt: bool = False) -> str:
+    """A container's end as people say it; codes above 128 are signals. ``doubt``: the engine may not have seen the reason."""
+    limit = f"its limit of {memory / 2**20:.0f} MiB" if memory else "its limit"
     if state.get("OOMKilled"):
-        limit = f" of {memory / 2**20:.0f} MiB" if memory else ""
-        return f"killed for want of memory (its limit{limit})"
+        return f"killed for want of memory ({limit})"
     code = int(state.get("ExitCode", 0))
-    return describe_exit(128 - code if 128 < code < 128 + 65 else code)
+    told = describe_exit(128 - code if 128 < code < 128 + 65 else code)
+    if doubt and memory and code == KILLED:
+        told += f", perhaps for want of memory ({limit}), of which Podman does not always hear"
+    return told
 
 
 class ToxiproxyContainer:

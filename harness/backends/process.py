@@ -13,7 +13,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol, Self
@@ -96,7 +96,7 @@ class ProcessBackend(Lives[_Process]):
         self._reader.start()
 
     @classmethod
-    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], tell: Tell) -> None:
+    def prepare(cls, toxiproxy: Path, recipe: Callable[[], ImageRecipe], needs: Collection[Power], tell: Tell) -> None:
         """See `Backend.prepare`: processes need nothing."""
 
     @classmethod

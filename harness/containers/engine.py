@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class Engine:
     url: str
     version: str
     api_version: str
+    is_podman: bool = False
 
     def close(self) -> None:
         """Give its connections back."""
@@ -153,7 +154,12 @@ def _connect(url: str, tls: TLSConfig | None) -> Engine:
         api.close()
         raise
     api.timeout = CALL_TIMEOUT
-    return Engine(api, url, said.get("Version", "?"), said.get("ApiVersion", "?"))
+    return Engine(api, url, said.get("Version", "?"), said.get("ApiVersion", "?"), _is_podman(said))
+
+
+def _is_podman(said: Mapping[str, Any]) -> bool:
+    """Whether that version is Podman's, which speaks Docker's API and calls itself a component."""
+    return any(str(one.get("Name")).startswith("Podman") for one in said.get("Components") or ())
 
 
 def _tls_known(url: str) -> TLSConfig | None:

@@ -186,9 +186,8 @@ def digest(base: str, context: Mapping[str, bytes]) -> str:
 
 def import_base(engine: Engine, files: dict[str, Path], reference: str) -> None:
     """Make an image of these files alone. Raises EngineFailed."""
-    repository, _, tag = reference.partition(":")
-    with translated(f"importing {reference}"):
-        engine.api.import_image_from_data(rootfs.archive(files), repository=repository, tag=tag)
+    with translated(f"importing {reference}"):  # in one word: Podman does not hear of a tag beside it
+        engine.api.import_image_from_data(rootfs.archive(files), repository=reference)
 
 
 def build_one(
@@ -217,7 +216,7 @@ def _note(line: dict[str, Any], output: list[str], tell: Tell) -> None:
     said = str(line.get("error") or line.get("stream") or line.get("status") or "").rstrip()
     if said:
         output.append(said)
-    if said.startswith("Step "):
+    if said.lower().startswith("step "):  # Podman shouts
         tell(f"  {said}")
 
 
@@ -232,6 +231,8 @@ def _failure(doing: str, reference: str, output: list[str]) -> str:
 def _tar(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name in sorted(rootfs.folders_of(files)):
+            rootfs.add_folder(tar, name)
         for name, content in sorted(files.items()):
             info = tarfile.TarInfo(name)
             info.size, info.mode = len(content), 0o755

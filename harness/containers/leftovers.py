@@ -142,7 +142,7 @@ def _remove(engine: Engine, remains: Remains, gone: Remains) -> list[str]:
         ("container", remains.containers, gone.containers, lambda id_: api.remove_container(id_, force=True, v=True)),
         ("volume", remains.volumes, gone.volumes, lambda name: api.remove_volume(name, force=True)),
         # one that a foreign container uses is named, and left
-        ("network", remains.networks, gone.networks, api.remove_network),
+        ("network", remains.networks, gone.networks, lambda id_: _remove_network(engine, id_)),
     ]
     trouble: list[str] = []
     with ThreadPoolExecutor(REMOVERS) as pool:
@@ -151,6 +151,14 @@ def _remove(engine: Engine, remains: Remains, gone: Remains) -> list[str]:
             trouble += [text for text in said if text]
             done += [name for name, text in zip(names, said, strict=True) if not text and name not in done]
     return trouble
+
+
+def _remove_network(engine: Engine, id_: str) -> None:
+    """Podman would take a network from under who is on it, and leave its bridge to nobody; Docker refuses by itself."""
+    if engine.is_podman and (there := engine.api.inspect_network(id_).get("Containers")):
+        names = ", ".join(sorted(str(one.get("Name") or "?") for one in there.values()))
+        raise DockerException(f"other containers are on it: {names}")
+    engine.api.remove_network(id_)
 
 
 def _settles(error: Exception) -> bool:

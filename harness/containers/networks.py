@@ -20,7 +20,7 @@ FIRST_WORKER = 4
 SMALLEST_PREFIX, LARGEST = 24, 1000  # a Linux bridge has 1,024 ports
 TRIES = 256
 EXISTS = 409
-TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts")
+TAKEN = ("overlaps", "pool overlaps", "is being used", "conflicts", "is already used")  # the last by Podman
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def is_here(network: Network) -> bool:
     """Whether the network is one of this machine: its bridge is an interface here, so that its addresses can be dialled.
 
     It is not with an engine on another machine, in a virtual machine (Docker Desktop), or in a network namespace of its own
-    (rootless), however that is reached.
+    (rootless), however that is reached; nor with Podman, whose bridge comes with the first container, under any name.
     """
     return f"br-{network.id[:12]}" in {name for _, name in socket.if_nameindex()}
 

@@ -18,7 +18,7 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from harness.errors import ImageFailed
 
@@ -46,7 +46,7 @@ def can_be_made() -> bool:
 
 def digest(files: dict[str, Path]) -> str:
     """Of what would go in: paths, sizes and times of change, the interpreter's version, what `archive` adds. 12 hex digits."""
-    made = hashlib.sha256(f"{sys.version} {platform.machine()} {FOLDERS} {USERS}".encode())
+    made = hashlib.sha256(f"{sys.version} {platform.machine()} {FOLDERS} and all others {USERS}".encode())
     for inside, path in sorted(files.items()):
         seen = path.stat()
         made.update(f"{inside} {seen.st_size} {int(seen.st_mtime)}\n".encode())
@@ -79,10 +79,8 @@ def archive(files: dict[str, Path]) -> bytes:
     """A root file system as a tar, owned by root; links are followed, so each path holds what it led to."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in FOLDERS:
-            folder = tarfile.TarInfo(name)
-            folder.type, folder.mode = tarfile.DIRTYPE, 0o1777 if name == "tmp" else 0o755
-            tar.addfile(folder)
+        for name in (*FOLDERS, *sorted(folders_of(files) - set(FOLDERS))):
+            add_folder(tar, name, 0o1777 if name == "tmp" else 0o755)
         _add_text(tar, "etc/passwd", USERS)
         for inside, path in sorted(files.items()):
             content = path.read_bytes()
@@ -95,6 +93,18 @@ def archive(files: dict[str, Path]) -> bytes:
             link.type, link.linkname = tarfile.SYMTYPE, str(_interpreter())
             tar.addfile(link)
     return buffer.getvalue()
+
+
+def folders_of(files: Iterable[str]) -> set[str]:
+    """All folders above these paths. A tar has to name them: a rootless Docker makes what it does not for nobody but root."""
+    return {str(folder) for path in files for folder in PurePosixPath(path).parents if folder.name}
+
+
+def add_folder(tar: tarfile.TarFile, name: str, mode: int = 0o755) -> None:
+    """Put an empty folder into a tar."""
+    folder = tarfile.TarInfo(name)
+    folder.type, folder.mode = tarfile.DIRTYPE, mode
+    tar.addfile(folder)
 
 
 def _add_text(tar: tarfile.TarFile, name: str, text: str) -> None:

@@ -31,6 +31,15 @@ def allowed(engine: Engine, image: str, needed: int, labels: Mapping[str, str]) 
     return descriptors.hard()
 
 
+def can_be_set(engine: Engine, image: str, files: int, labels: Mapping[str, str]) -> bool:
+    """Whether a container can be told how many files it may open. Raises EngineFailed.
+
+    Docker can be told what it has itself. Podman raises each limit of which it is not told to the kernel's most as soon as it is
+    told one, so where it may raise none (see `allowed`) it can be told nothing: such containers get what its settings say.
+    """
+    return not engine.is_podman or _starts(engine, image, files, labels)
+
+
 def _starts(engine: Engine, image: str, files: int, labels: Mapping[str, str]) -> bool:
     config = engine.api.create_host_config(ulimits=[nofile(files)], network_mode="none")
     with translated("trying how many files a container may have open"):

@@ -531,7 +531,7 @@ def test_a_living_session_is_left_alone_though_its_time_is_over(
     backend, layout = make(lasts=-60.0)
     backend.start([member(tmp_path, layout, "a", "python3", "-c", SERVES)], deadline=soon())
     told: list[str] = []
-    DockerBackend.prepare(toxiproxy, registry.target("kademlia").image, told.append)
+    DockerBackend.prepare(toxiproxy, registry.target("kademlia").image, (), told.append)
     list(sweep(tmp_path / "another state"))
     assert backend.state("a") == "running"
     assert not [line for line in told if backend._ground.session_id in line]

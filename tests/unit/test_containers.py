@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import itertools
 import os
 import platform
+import tarfile
 import threading
 from importlib.metadata import version
 from pathlib import Path
@@ -77,6 +79,14 @@ def test_streams_put_frames_together_however_they_arrive(tmp_path: Path, step: i
 )
 def test_ends_are_said_as_people_do(state: dict[str, object], text: str) -> None:
     assert describe_end(state, 64 * 2**20) == text
+
+
+def test_an_end_for_which_podman_may_have_missed_the_reason_is_told_as_such() -> None:
+    killed: dict[str, object] = {"ExitCode": 137, "OOMKilled": False}
+    told = "killed by SIGKILL, perhaps for want of memory (its limit of 64 MiB), of which Podman does not always hear"
+    assert describe_end(killed, 64 * 2**20, doubt=True) == told
+    assert describe_end(killed, None, doubt=True) == "killed by SIGKILL"
+    assert describe_end({"ExitCode": 1}, 64 * 2**20, doubt=True) == "exit code 1"
 
 
 def test_only_what_may_pass_is_tried_again() -> None:
@@ -242,6 +252,17 @@ def test_an_image_installs_exactly_what_is_asked_for_or_by_hand_what_fits(
 
 def _not_there(name: str) -> None:
     raise ImportError(name)
+
+
+def test_every_folder_is_named_in_a_tar_before_what_is_in_it(tmp_path: Path) -> None:
+    """Else a rootless Docker makes it with a mode by which the nodes' user sees nothing of it."""
+    (tmp_path / "file").write_bytes(b"")
+    for made in (rootfs.archive({"a/b/c": tmp_path / "file"}), images._tar({"a/b/c": b""})):
+        with tarfile.open(fileobj=io.BytesIO(made)) as tar:
+            members = {one.name: one for one in tar}
+        names = list(members)
+        assert names.index("a") < names.index("a/b") < names.index("a/b/c")
+        assert [members[name].mode for name in ("a", "a/b")] == [0o755] * 2
 
 
 @pytest.mark.parametrize(("constant", "value"), [("FOLDERS", ("tmp",)), ("USERS", "root:x:0:0::/:/bin/sh\n")])

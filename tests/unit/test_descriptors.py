@@ -103,6 +103,17 @@ class Refuser:
         self.there.remove(container)
 
 
+def test_podman_is_asked_whether_a_container_can_be_told_its_files() -> None:
+    for said, can in (("", True), ("runc: error setting rlimit type 6: operation not permitted", False)):
+        api = Refuser(said)
+        podman = Engine(api, "unix://", "4", "1", is_podman=True)
+        assert ulimits.can_be_set(podman, "image", 100, {}) is can
+        assert len(api.made) == 1
+        assert api.there == set()
+        assert ulimits.can_be_set(Engine(api, "unix://", "20", "1"), "image", 100, {})
+        assert len(api.made) == 1, "Docker needs no trial"
+
+
 def asked(api: Refuser, needed: int) -> int:
     return ulimits.allowed(Engine(api, "unix://", "1", "1"), "image", needed, {"a": "label"})
 

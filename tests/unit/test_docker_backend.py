@@ -191,6 +191,26 @@ def test_a_network_that_was_made_though_the_answer_was_lost_is_taken(make: Any) 
     assert made.id == "made"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Pool overlaps with other one on this address space",  # Docker
+        "subnet 10.192.0.0/24 is already used on the host or by another config",  # Podman
+    ],
+)
+def test_a_subnet_that_somebody_has_is_passed_over(said: str) -> None:
+    class Taken(Silent):
+        def create_network(self, *_: Any, **__: Any) -> dict[str, str]:
+            self.asked.append("create")
+            if len(self.asked) > 2:
+                return {"Id": "made"}
+            response = requests.Response()
+            response.status_code = 500
+            raise APIError("", response=response, explanation=said)
+
+    assert str(networks.create(Engine(Taken(), "", "", ""), "kadstorm-s", 3, {}).subnet) == "10.192.2.0/24"
+
+
 def test_a_lease_port_that_somebody_has_is_named_before_anything_is_made(make: Any, tmp_path: Path) -> None:
     api = Silent()
     with Session(tmp_path, state=tmp_path) as session, socket.create_server((session.host, LEASE_PORT)):

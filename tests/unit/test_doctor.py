@@ -17,10 +17,11 @@ from requests import ConnectionError as Unreachable
 from harness import doctor
 from harness.backends.docker import LEASE_PORT
 from harness.boot import first_ephemeral_port
+from harness.containers import ability, images
 from harness.containers import engine as engines
-from harness.containers import images
 from harness.containers.engine import Engine
 from harness.doctor import Finding
+from harness.errors import EngineFailed
 from harness.experiment import load_experiment
 from harness.links import BASE_PORT, Topology, descriptors_needed
 from harness.plan import make_plan
@@ -254,6 +255,37 @@ def test_all_of_an_engine_is_looked_at_and_its_client_closed(
     assert api.closed
 
 
+@pytest.mark.parametrize(
+    ("info", "lacks"),
+    [
+        ({}, ""),
+        ({"MemoryLimit": True, "CpuCfsQuota": True, "CgroupDriver": "cgroupfs", "CgroupVersion": "1"}, ""),
+        ({"Rootless": True, "CgroupVersion": "2", "CgroupDriver": "systemd", "SecurityOptions": None}, ""),
+        ({"SecurityOptions": ["name=rootless"], "CgroupDriver": "none", "CgroupVersion": "1"}, "cpus memory pause"),
+        (
+            {"Rootless": True, "CgroupVersion": "1", "CgroupDriver": "cgroupfs", "MemoryLimit": True},
+            "cpus memory pause",
+        ),
+        ({"SecurityOptions": ["name=rootless"], "CgroupVersion": "2", "CpuCfsQuota": False}, "cpus"),
+        ({"MemoryLimit": False}, "memory"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_told_and_refused(info: dict[str, Any], lacks: str) -> None:
+    api = Api()
+    api.info = lambda: info  # type: ignore[method-assign]
+    assert sorted(ability.lacking(engine_of(api))) == lacks.split()
+    ability.check(engine_of(api), {"kill", "restart"})
+    if not lacks:
+        ability.check(engine_of(api), {"pause", "cpus", "memory"})
+        judged(doctor._ability(engine_of(api)), "ok", "frozen")
+        return
+    with pytest.raises(
+        EngineFailed, match=r"unix:///there\.sock can do nothing for .*: it.* Either leave that out, or"
+    ):
+        ability.check(engine_of(api), {lacks.split()[0], "kill"})  # type: ignore[arg-type]
+    judged(doctor._ability(engine_of(api)), "warn", "nothing can be done for `cluster.limits.", "version 2")
+
+
 def test_images_that_are_there_are_those_of_what_is_here_now(
     toxiproxy: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +308,7 @@ def test_without_toxiproxy_the_nodes_image_alone_is_looked_for(monkeypatch: pyte
 
 
 def test_an_engine_that_answers_no_more_is_told() -> None:
+    judged(doctor._ability(engine_of(Silent())), "warn", "asking the engine what it can do", "docker info")
     judged(doctor._images(engine_of(Silent())), "warn", "asking the engine for its architecture", "images build")
     judged(doctor._container_memory(20, engine_of(Silent())), "warn", "asking the engine for its memory", "docker info")
 

@@ -199,6 +199,21 @@ def test_what_stays_is_told_and_not_counted_as_gone(tmp_path: Path) -> None:
     assert done.trouble == ["network networks could not be removed: no answer about networks"]
 
 
+class Occupied(Api):
+    """A Podman with another container on its networks."""
+
+    def inspect_network(self, name: str) -> dict[str, Any]:
+        return {"Id": name, "Containers": {"0": {"Name": "foreign"}}}
+
+
+def test_podman_is_not_asked_for_a_network_that_somebody_else_is_on(tmp_path: Path) -> None:
+    occupied = Occupied()
+    occupied.add("networks", "network", labels.of_session("s", tmp_path, 60))
+    done = leftovers.remove_session(Engine(occupied, "", "", "", is_podman=True), "s")
+    assert done.trouble == ["network network could not be removed: other containers are on it: foreign"]
+    assert occupied.things["networks"], "it would have been taken from under that container"
+
+
 # --- what cleanup says of it ----------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from harness.errors import ExperimentError, HarnessError
 from harness.experiment import load_experiment
-from harness.plan import describe, load_plan, make_plan, plan_bytes, save_plan
+from harness.plan import describe, load_plan, make_plan, plan_bytes, powers_by_kind, powers_needed, save_plan
 from harness.records import Plan
 
 STORM = """\
@@ -107,6 +107,29 @@ def test_a_repeated_fault_strikes_at_each_time(tmp_path: Path) -> None:
 def test_actions_are_in_the_order_of_their_times(tmp_path: Path) -> None:
     times = [action.at_us for action in plan_of(tmp_path).actions]
     assert times == sorted(times)
+
+
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [
+        (BLOWS, set()),
+        (BLOWS + "  - {at: 5s, for: 2s, pause: {nodes: 1}}\n", {"pause"}),
+        (BLOWS.replace("{nodes: 6}", "{nodes: 6, backend: docker, limits: {cpus: 0.5}}"), {"cpus"}),
+        (
+            BLOWS.replace("{nodes: 6}", "{nodes: 6, backend: docker, limits: {cpus: 1, memory: 64MiB}}"),
+            {"cpus", "memory"},
+        ),
+    ],
+)
+def test_a_plan_tells_what_not_every_engine_can_do(tmp_path: Path, text: str, needed: set[str]) -> None:
+    assert powers_needed(plan_of(tmp_path, text)) == needed
+
+
+def test_what_plans_need_is_told_for_each_kind_of_backend(tmp_path: Path) -> None:
+    pausing = BLOWS + "  - {at: 5s, for: 2s, pause: {nodes: 1}}\n"
+    limited = BLOWS.replace("{nodes: 6}", "{nodes: 6, backend: docker, limits: {memory: 64MiB}}")
+    plans = [plan_of(tmp_path, text) for text in (pausing, limited, BLOWS.replace("6}", "6, backend: docker}"))]
+    assert powers_by_kind(plans) == {("process", "kademlia"): {"pause"}, ("docker", "kademlia"): {"memory"}}
 
 
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
