@@ -54,7 +54,8 @@ class ActionRun:
     fault: Fault
     state: State = "planned"
     before: Any = None
-    measured: Future[None] | None = None
+    measured: Future[None] | None = None  # when it is done, ``before`` is known unless measuring failed
+    comparable: bool = False  # whether it is
     injected: Future[None] | None = None
     healed: Future[None] | None = None
 
@@ -217,6 +218,7 @@ class Player:
     def _do_measure_before(self, run: ActionRun) -> None:
         due = self._zero + run.action.at_us / 1e6
         run.before = run.fault.measure_before(run.action, self._probe(run, max(due, time.monotonic() + 1.0)))
+        run.comparable = True
 
     def _do_inject(self, run: ActionRun) -> None:
         if run.measured is not None:
@@ -227,8 +229,8 @@ class Player:
         self._submit(self._observers, run, self._do_observe)
 
     def _do_observe(self, run: ActionRun) -> None:
-        if run.measured is not None:
-            wait([run.measured])
+        if not self._comparable("observe", run):
+            return
         until = run.action.until_us
         now = time.monotonic()
         deadline = now + OPEN_BUDGET if until is None else self._zero + until / 1e6 - MARGIN
@@ -266,8 +268,19 @@ class Player:
         return self.cluster.release(key)
 
     def _do_observe_healed(self, run: ActionRun) -> None:
+        if not self._comparable("heal-observed", run):
+            return
         probe = self._probe(run, time.monotonic() + HEAL_BUDGET)
         self._tell("heal-observed", run, run.fault.observe_healed(run.action, probe, run.before))
+
+    def _comparable(self, event: str, run: ActionRun) -> bool:
+        """Whether what is seen has something to be compared with, once measuring that has ended; it is told if not."""
+        if run.measured is not None:
+            wait([run.measured])
+        if not run.comparable:
+            why = "what was before the fault could not be measured"
+            self._tell(event, run, Observation(dict.fromkeys(run.action.targets), {"unknown": why}))
+        return run.comparable
 
     def _tell(self, event: str, run: ActionRun, seen: Observation) -> None:
         missed = [name for name, effective in seen.targets.items() if effective is False]

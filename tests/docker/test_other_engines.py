@@ -184,7 +184,7 @@ def start(kind: Kind, place: Path) -> subprocess.Popen[bytes]:
 
 
 def answering(url: str, log: Path, daemon: subprocess.Popen[bytes]) -> Engine:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         try:
             return engines.connect(url)

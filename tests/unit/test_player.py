@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from types import SimpleNamespace
@@ -176,6 +177,37 @@ def test_a_fault_that_raises_is_named_and_healed_all_the_same(play: Any, journal
     assert any("entry" in problem and "a defect of the fault" in problem for problem in player.problems)
     assert "heal" in kinds(journal)
     assert cluster.in_force() == []
+
+
+def test_what_has_nothing_to_be_compared_with_is_unknown_and_no_defect_of_the_fault(
+    play: Any, journal: list[Event]
+) -> None:
+    player = play(RememberingCluster(), Plain("measure_before"), act(20, 60))
+    assert len(player.problems) == 1
+    seen = [event for event in journal if event.event in ("observe", "heal-observed")]
+    assert [event.effective for event in seen] == [None, None]
+    assert all(event.observed == {"unknown": "what was before the fault could not be measured"} for event in seen)
+
+
+def test_a_heal_is_not_observed_before_measuring_what_was_before_has_ended(play: Any, journal: list[Event]) -> None:
+    begun = threading.Event()
+
+    class Slow(Plain):
+        def measure_before(self, action: Action, probe: Any) -> int:
+            begun.wait(5.0)
+            return 7
+
+        def effects(self, action: Action, topology: Topology) -> list[Effect]:
+            threading.Timer(1.2, begun.set).start()  # after the heal
+            return []
+
+        def observe_healed(self, action: Action, probe: Any, before: Any) -> Observation:
+            return Observation(dict.fromkeys(action.targets, True), {"before": before})
+
+    player = play(RememberingCluster(), Slow(), act(20, 60))
+    player.close()
+    assert player.problems == []
+    assert [event.observed for event in journal if event.event == "heal-observed"] == [{"before": 7}]
 
 
 def test_an_action_whose_targets_are_gone_is_skipped_and_said_so(play: Any, journal: list[Event]) -> None:
