@@ -26,6 +26,7 @@ class Api:
     def __init__(self) -> None:
         self.things: dict[str, list[tuple[str, dict[str, str]]]] = {"containers": [], "volumes": [], "networks": []}
         self.looks = 0
+        self.calls: list[str] = []
 
     def close(self) -> None:
         """Nothing is open."""
@@ -49,7 +50,13 @@ class Api:
             {key: thing, "Labels": its} for thing, its in self.things[kind] if its.get(name) == (value or its.get(name))
         ]
 
+    def disconnect_container_from_network(self, container: str, network: str, *, force: bool) -> None:
+        self.calls.append(f"{container} begins to leave")
+        time.sleep(0.001)  # others would come in between
+        self.calls.append(f"{container} has left {network}")
+
     def remove_container(self, name: str, **_: object) -> None:
+        self.calls.append(f"{name} goes")
         self._remove("containers", name)
 
     def remove_volume(self, name: str, **_: object) -> None:
@@ -204,6 +211,20 @@ class Occupied(Api):
 
     def inspect_network(self, name: str) -> dict[str, Any]:
         return {"Id": name, "Containers": {"0": {"Name": "foreign"}}}
+
+
+def test_containers_leave_their_network_one_at_a_time_before_they_are_removed(
+    api: Api, engine: Engine, tmp_path: Path
+) -> None:
+    names = [f"c{n}" for n in range(30)]
+    for name in names:
+        api.add("containers", name, labels.of_session("s", tmp_path, 60))
+    api.add("networks", "n", labels.of_session("s", tmp_path, 60))
+    assert leftovers.remove_session(engine, "s").trouble == []
+    leaving = [call for call in api.calls if "leave" in call or "left" in call]
+    pairs = list(zip(leaving[::2], leaving[1::2], strict=True))
+    assert sorted(pairs) == sorted((f"{name} begins to leave", f"{name} has left n") for name in names)
+    assert all(api.calls.index(f"{name} has left n") < api.calls.index(f"{name} goes") for name in names)
 
 
 def test_podman_is_not_asked_for_a_network_that_somebody_else_is_on(tmp_path: Path) -> None:
