@@ -9,7 +9,8 @@ Containers outlive whoever started them. So each has a lease, and ends by itself
 - A *follower* holds a connection to the keeper, which passes each renewal on as one byte. It dials again when the connection is
   lost, or has been silent for half a lease: a keeper that is restarted within the lease harms nobody.
 - When all is to be removed, "TOKEN still" freezes the followers' commands, as one other byte: containers are removed a few at a
-  time, and nodes that see one another vanish would look for each other meanwhile. The lease goes on.
+  time, and nodes that see one another vanish would look for each other meanwhile. Their lease is PATIENT times as long from then
+  on: the removal of hundreds takes longer than one, and an engine loses count of containers that end by themselves meanwhile.
 
 The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
 interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 TOKEN = "KADSTORM_LEASE"  # noqa: S105  the variable's name
 LEASE = 30.0  # s, unless told
+PATIENT = 4  # leases that a frozen command has
 REDIAL = 1.0  # s between two tries to reach the keeper
 GRACE = 2.0  # s between SIGTERM and SIGKILL when the lease has run out
 LOOK = 1.0  # s at most between two looks at the clock
@@ -51,7 +53,7 @@ class Lease:
         self.still = False  # whether the command is to be frozen
 
     def renew(self, now: float) -> None:
-        self.ends = now + self.seconds
+        self.ends = now + self.seconds * (PATIENT if self.still else 1)
 
     def prepare(self, now: float) -> None:
         """Dial or listen, if that is due."""

@@ -227,6 +227,12 @@ def test_containers_leave_their_network_one_at_a_time_before_they_are_removed(
     assert all(api.calls.index(f"{name} has left n") < api.calls.index(f"{name} goes") for name in names)
 
 
+def test_toxiproxys_container_is_the_first_to_go(api: Api, engine: Engine, tmp_path: Path) -> None:
+    for name in ("node-1", "toxiproxy", "node-0"):
+        api.add("containers", name, labels.of_session("s", tmp_path, 60) | {labels.MEMBER: name})
+    assert leftovers.find(engine)["s"].containers == ["toxiproxy", "node-1", "node-0"]
+
+
 def test_podman_is_not_asked_for_a_network_that_somebody_else_is_on(tmp_path: Path) -> None:
     occupied = Occupied()
     occupied.add("networks", "network", labels.of_session("s", tmp_path, 60))
