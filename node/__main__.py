@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 ASK_TIMEOUT = 10.0  # s
+AT, CLUSTER = "KADEMLIA_AT", "KADEMLIA_CLUSTER"  # environment variables: an image's health check knows no options
+EVERYWHERE = ("", "*", "0.0.0.0", "::", "[::]")  # noqa: S104  refused
 CLUSTER_LIMIT = 255  # bytes of a cluster's name: what wire.VALUE_LIMIT leaves room for
 MOST_VERSION = 2**63 - 1  # what SQLite takes
 UNCERTAIN = 3  # exit code
@@ -109,10 +111,10 @@ def _parser() -> argparse.ArgumentParser:
         ("inspect", _inspect, (), "print a node's table size, records and counters as JSON"),
     ):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--at", type=_address, required=True, metavar="HOST:PORT", help="the node to ask")
-        command.add_argument(
-            "--cluster", type=_cluster, default="kademlia", help="the cluster's name (default: %(default)s)"
-        )
+        at = os.environ.get(AT)
+        said = f"the node to ask (default: what {AT} says)"
+        command.add_argument("--at", type=_address, required=not at, default=at, metavar="HOST:PORT", help=said)
+        _add_cluster(command, "the cluster's name")
         for argument in takes:
             command.add_argument(argument)
         if name == "put":
@@ -122,17 +124,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_cluster(command: argparse.ArgumentParser, what: str) -> None:
+    name = os.environ.get(CLUSTER) or "kademlia"
+    command.add_argument("--cluster", type=_cluster, default=name, help=f"{what} (default: {CLUSTER}, else kademlia)")
+
+
 def _add_serve(serve: argparse.ArgumentParser) -> None:
     defaults = Settings()
     add = serve.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on and to advertise (default: %(default)s)")
-    add("--port", type=_port, required=True, help="port to listen on and to advertise")
     add(
-        "--cluster",
-        type=_cluster,
-        default="kademlia",
-        help="frames of other clusters are refused (default: %(default)s)",
+        "--host", type=_host, default="127.0.0.1", help="address to advertise, which others dial (default: %(default)s)"
     )
+    add("--port", type=_port, required=True, help="port to listen on and to advertise")
+    add("--listen", default="", metavar="ADDRESS", help="listen there; 0.0.0.0 is everywhere (default: at --host)")
+    _add_cluster(serve, "frames of other clusters are refused")
     add("--id", type=_identifier, help="40 hexadecimal digits (default: drawn at random)")
     add(
         "--bootstrap",
@@ -269,6 +274,14 @@ def _cluster(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    if text in EVERYWHERE:
+        raise argparse.ArgumentTypeError(
+            f"an address that other nodes can dial, not {text!r}; --listen 0.0.0.0 listens everywhere"
+        )
+    return text
+
+
 def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) < 65536:
         raise argparse.ArgumentTypeError(f"a port from 1 to 65535, not {text!r}")
@@ -370,6 +383,7 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
         Sender(contact, 1 + SystemRandom().getrandbits(62)),
         arguments.cluster,
         arguments.egress,
+        listen_at=arguments.listen,
         connections=arguments.connections,
     )
     transport.admitted = tuple(arguments.accept_from)

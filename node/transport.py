@@ -91,7 +91,7 @@ def _most_incoming() -> int:
 
 @dataclass
 class TcpTransport:
-    """See `environment.Transport`. ``sender`` is this node: it listens where it says that it does.
+    """See `environment.Transport`. ``sender`` is this node: it listens where it says that it does, or at ``listen_at``.
 
     ``egress`` is the dialing rule: (host, port offset), or None to dial contacts where they say that they are.
     ``admitted`` are the only networks from which connections are taken; none named is any.
@@ -102,6 +102,7 @@ class TcpTransport:
     egress: Egress
     handler: Handler = _refuse_all
     admitted: tuple[IPv4Network | IPv6Network, ...] = ()
+    listen_at: str = ""
     connections: int = POOL
     count: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
 
@@ -125,8 +126,8 @@ class TcpTransport:
         self._closed = False
 
     async def listen(self) -> None:
-        """Serve at the advertised address. Raises ListenError."""
-        host, port = self.sender.contact.host, self.sender.contact.port
+        """Begin to serve. Raises ListenError."""
+        host, port = self.listen_at or self.sender.contact.host, self.sender.contact.port
         try:
             self._server = await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
         except (OSError, OverflowError, ValueError) as error:  # the last two: no address at all

@@ -23,7 +23,8 @@ from node.client import Client
 from node.errors import ClientDisconnected, ClientProtocolError, ClientRefused, ClientTimeout
 from node.wire import FRAME_LIMIT, Contact, Envelope, FrameReader, Ping, Pong, Sender, decode, encode
 
-HOST = "127.20.249.1"
+WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))  # tests of this file may run side by side
+HOST, ELSEWHERE = f"127.20.249.{10 + WORKER}", f"127.20.249.{50 + WORKER}"
 CLUSTER = "node-process-tests"
 BASE = 21000
 COMMAND = (sys.executable, "-P", "-m", "node")
@@ -245,6 +246,15 @@ def test_one_shot_commands_store_look_up_and_look_inside(nodes: Nodes) -> None:
     assert ask("get", "nothing").returncode == 1
     assert json.loads(ask("inspect").stdout)["contacts"] == 2
     assert json.loads(ask("ping").stdout)["round_trip_ms"] > 0
+
+
+def test_a_node_listens_at_another_address_than_others_dial_and_an_images_check_needs_no_options(nodes: Nodes) -> None:
+    assert nodes.start(0, "--listen", ELSEWHERE, bootstrap=None)["host"] == HOST
+    environment = {**os.environ, "KADEMLIA_AT": f"{ELSEWHERE}:{BASE}", "KADEMLIA_CLUSTER": CLUSTER}
+    there = subprocess.run([*COMMAND, "ping"], env=environment, capture_output=True, timeout=20, check=True)
+    assert json.loads(there.stdout)["round_trip_ms"] > 0
+    with pytest.raises(ClientRefused):
+        nodes.client(0).inspect(timeout=2.0)
 
 
 @pytest.mark.parametrize(("size", "version"), [(FRAME_LIMIT, 0), (FRAME_LIMIT - 2000, 0), (1, 2**70)])

@@ -57,6 +57,10 @@ def test_the_node_imports_nothing_of_the_other_folders(module: str) -> None:
         (["serve", "--port", "1", "--republish", "60"], "with its unit (250ms, 10s, 2m, 1h), not '60'"),
         (["serve", "--port", "1", "--k", "0"], "a whole number from 1 on, not '0'"),
         (["serve", "--port", "1", "--k", "1025"], "at most 1024, as many contacts as an answer may carry, not 1025"),
+        (
+            ["serve", "--port", "1", "--host", "0.0.0.0"],
+            "an address that other nodes can dial, not '0.0.0.0'; --listen",
+        ),
         (["serve", "--port", "1", "--cluster", ""], "a name of 1 to 255 bytes that can be printed, not ''"),
         (["serve", "--port", "1", "--cluster", "ö" * 128], "a name of 1 to 255 bytes"),
         (["ping", "--at", "h:1", "--cluster", "\udcff"], "a name of 1 to 255 bytes that can be printed, not '\\udcff'"),
@@ -74,6 +78,7 @@ def test_the_node_imports_nothing_of_the_other_folders(module: str) -> None:
         "duration",
         "k",
         "great-k",
+        "host-that-is-everywhere",
         "no-cluster",
         "long-cluster",
         "cluster-that-is-no-text",
