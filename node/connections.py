@@ -132,7 +132,11 @@ class Frames(asyncio.Protocol):
         """Pass on what has waited."""
         if not self._held and self.wire is not None and not self.wire.is_closing():
             bodies, self._undealt, self._undealt_bytes = self._undealt, [], 0
-            self._deal(bodies)
+            try:
+                self._deal(bodies)
+            except BaseException:
+                self.abort()  # as the event loop does where this comes of reading; else nobody would ever read on
+                raise
             if not self._undealt:
                 self._tell_held()
                 self._read_on()
@@ -265,8 +269,8 @@ class Incoming(Frames):
         self._owner.loop.call_soon(self._resume)
 
     def idle(self) -> bool:
-        """Whether no request of it is in work."""
-        return not self._in_work
+        """Whether no request of it is in work, or waits."""
+        return not self._in_work and not self._undealt
 
     def received(self, envelope: Envelope, size: int) -> None:
         message, rid, sender = envelope.message, envelope.rid, envelope.sender

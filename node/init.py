@@ -51,8 +51,11 @@ class Lease:
         self.ends = now + seconds
         self.sockets: dict[socket.socket, bytes] = {}  # socket -> what it has sent of a line
         self.still = False  # whether the command is to be frozen
+        self.over = False  # once it has run out it is not renewed
 
     def renew(self, now: float) -> None:
+        if self.over:
+            return
         self.ends = now + self.seconds * (PATIENT if self.still else 1)
 
     def prepare(self, now: float) -> None:
@@ -271,7 +274,8 @@ class Watch:
             sys.stderr.write(f"init: the lease was not renewed for {self._lease.seconds:g} s: ending\n")
             sys.stderr.flush()
         os.kill(self._child, signal.SIGKILL if self._ending else signal.SIGTERM)
-        self._ending, self._lease.ends = True, now + GRACE
+        self._ending = self._lease.over = True
+        self._lease.ends = now + GRACE
 
     def _wait(self, seconds: float) -> None:
         poll = select.poll()

@@ -11,7 +11,7 @@ Who is slow is overtaken: it takes no place in alpha, beta or k any more, so tha
 Neither that nor a failure is final: an answer that comes late, while the lookup still goes on, counts.
 
 An identifier may be told with several addresses, of which others may have made some up. Whoever fails at one is asked at the
-next that was told: no false address hides who lives at the true one.
+next that was told, so that a few false addresses hide nobody; one liar does not fill the time of a search with its own.
 
 `DisjointLookup` is several of these that share no contact (S/Kademlia 2007, section 4.4): who lies on one path cannot
 lead the others astray.
@@ -28,19 +28,29 @@ from node.ids import as_int
 from node.wire import Contact
 
 KNOWN, ASKED, SLOW, ANSWERED, FAILED = range(5)
+MOST_ELSEWHERE = 4  # further addresses that are tried of one identifier: each may take its whole timeout
 
 
 class Candidate:
     """One identifier in a lookup; ``hops`` counts the contacts through which it was learnt, 0 for our own table's.
 
-    ``elsewhere`` is where it is said to live too, and was not asked yet.
+    ``elsewhere`` is where it is said to live too, and was not asked yet; of each answer (``telling``) one such address counts.
+    ``given_up`` is where it did not answer.
     """
 
-    __slots__ = ("contact", "elsewhere", "hops", "progress")
+    __slots__ = ("contact", "elsewhere", "given_up", "hops", "progress", "telling")
 
-    def __init__(self, contact: Contact, hops: int) -> None:
-        self.contact, self.hops, self.progress = contact, hops, KNOWN
+    def __init__(self, contact: Contact, hops: int, telling: int = 0) -> None:
+        self.contact, self.hops, self.progress, self.telling = contact, hops, KNOWN, telling
         self.elsewhere: tuple[Contact, ...] = ()
+        self.given_up: tuple[Contact, ...] = ()
+
+    def is_also_at(self, contact: Contact, telling: int) -> bool:
+        """Note another address of it; whether it counts: one liar is not to fill the time of a search with its own."""
+        if telling == self.telling or len(self.elsewhere) + len(self.given_up) >= MOST_ELSEWHERE:
+            return False
+        self.elsewhere, self.telling = (*self.elsewhere, contact), telling
+        return True
 
 
 class Finder(Protocol):
@@ -89,7 +99,7 @@ class Lookup:
         self._told: dict[Contact, Candidate] = {}
         self._own = own
         self._claimed = set() if claimed is None else claimed
-        self._in_flight = 0
+        self._in_flight = self._tellings = 0
         self._given_up = 0  # how often somebody was slow or failed
         self._near: list[Candidate] | None = None  # the k closest that are neither slow nor failed; None: to be found
         self._learn(seeds, 0, ())
@@ -163,10 +173,10 @@ class Lookup:
         return False
 
     def unheard(self) -> list[Contact]:
-        """Who was asked and has not answered: the slow and the failed."""
+        """Who was asked and has not answered, the slow and the failed: each where it was asked."""
         if not self._given_up:
             return []
-        return [c.contact for c in self._candidates.values() if c.progress in (SLOW, FAILED)]
+        return [where for c in self._candidates.values() if c.progress != ANSWERED for where in c.given_up]
 
     def unasked(self) -> list[Contact]:
         """Who was learnt of and has not been asked, nearest first."""
@@ -181,6 +191,8 @@ class Lookup:
         candidate = self._told.get(contact)
         if candidate is not None and candidate.contact == contact and candidate.progress in what:
             self._land(candidate)
+            if candidate.progress != SLOW:
+                candidate.given_up += (contact,)
             candidate.progress = progress
             self._given_up += 1
             self._near = None
@@ -198,20 +210,22 @@ class Lookup:
 
     def _learn(self, contacts: Iterable[Contact], hops: int, suspects: Container[bytes]) -> None:
         claimed = self._claimed
+        self._tellings += 1
         for contact in contacts:
             identifier = contact.id
             if contact in claimed or identifier == self._own or identifier in suspects:
                 continue
-            claimed.add(contact)
             distance = int.from_bytes(identifier, "big") ^ self._number
             candidate = self._candidates.get(distance)
             if candidate is None:
-                candidate = self._candidates[distance] = Candidate(contact, hops)
+                candidate = self._candidates[distance] = Candidate(contact, hops, self._tellings)
                 bisect.insort(self._distances, distance)
                 self._near = None
-            else:
-                candidate.elsewhere += (contact,)
+            elif candidate.is_also_at(contact, self._tellings):
                 self._try_elsewhere(candidate)
+            else:
+                continue
+            claimed.add(contact)
             self._told[contact] = candidate
 
     def _land(self, candidate: Candidate) -> None:

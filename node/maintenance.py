@@ -195,7 +195,7 @@ class Maintenance:
 
     def _refresh_far_buckets(self) -> None:
         """Fill those farther away than the nearest neighbour (section 2.3), as far as they have not filled by themselves."""
-        self._refresh_in_turn(self._far_buckets()[:FAR_BUCKETS])
+        self._refresh_in_turn([each for each in self._far_buckets() if self._has_room(each)][:FAR_BUCKETS])
 
     def _far_buckets(self) -> list[Bucket]:
         """All but our own, the nearest first."""
@@ -204,9 +204,12 @@ class Maintenance:
         return sorted(far, key=lambda bucket: bucket.low ^ own)
 
     def _refresh_in_turn(self, buckets: Sequence[Bucket]) -> None:
-        lacking = [each for each in buckets if sum(e.alive for e in each.entries.values()) < self._peer.settings.k]
+        lacking = [each for each in buckets if self._has_room(each)]  # some have filled since the one before
         if lacking:
             self._refresh(lacking[0], lambda: self._refresh_in_turn(lacking[1:]))
+
+    def _has_room(self, bucket: Bucket) -> bool:
+        return sum(entry.alive for entry in bucket.entries.values()) < self._peer.settings.k
 
     # --- what is due -----------------------------------------------------------------------------
 

@@ -297,7 +297,7 @@ class Peer:
 
     def _take_put(self, message: Put, reply: Reply) -> None:
         """Serve a store, unless those that go on already fill the memory that is there for them."""
-        size = len(message.value) * self.settings.k
+        size = len(message.value) * min(self.settings.k, self.table.alive() + 1)
         if self._storing and self._storing + size > MOST_STORING:
             reply(Refusal("this node is storing as much as it has memory for; try again when some of that is done"))
             return

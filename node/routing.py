@@ -554,7 +554,7 @@ class RoutingTable:
     def _replace(self, entry: Entry, now: float) -> None:
         """Put the newest spare that answered lately into the place of a contact that was given up.
 
-        Without one it stays if it ever answered. The other spares are due now: one that answers takes the place, too.
+        The other spares are due now: one that answers takes the place, too. Where there are none, who ever answered stays.
         """
         bucket = self._bucket_of(entry.number)
         for spare in reversed(bucket.spares.values()):
@@ -563,5 +563,5 @@ class RoutingTable:
             if leaving is not None:
                 self._take_place(bucket, spare, leaving)
                 return
-        if not entry.verified and self.alive():
+        if not entry.verified and not bucket.spares and self.alive():  # with it would go the reason to ping spares
             self._remove(entry)

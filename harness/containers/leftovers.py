@@ -6,7 +6,7 @@ Everything goes by the session's label. What cannot be removed is said, and the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -144,7 +144,7 @@ def remove_session(engine: Engine, session_id: str, *, empty_looks: int = 1) -> 
 def _remove(engine: Engine, remains: Remains, gone: Remains) -> list[str]:
     """Remove it and note in ``gone`` what is; what could not be removed, and why."""
     api = engine.api
-    crowd = Crowd(() if engine.is_podman else remains.networks)
+    crowd = Crowd([] if engine.is_podman else [*remains.networks])
     steps: list[tuple[str, list[str], list[str], Callable[[str], Any]]] = [
         ("container", remains.containers, gone.containers, lambda id_: _remove_container(engine, id_, crowd)),
         ("volume", remains.volumes, gone.volumes, lambda name: api.remove_volume(name, force=True)),
@@ -168,15 +168,18 @@ class Crowd:
     five), and cannot remove it before it has been restarted itself. Podman does not count.
     """
 
-    networks: Sequence[str]
+    networks: list[str]  # emptied if the engine does not answer: no container is to wait for that again
     turn: Lock = field(default_factory=Lock)
 
 
 def _remove_container(engine: Engine, id_: str, crowd: Crowd) -> None:
     with crowd.turn:
-        for network in crowd.networks:
-            with suppress(APIError):  # it is not on it, or has gone: whatever is wrong, its removal says
-                engine.api.disconnect_container_from_network(id_, network, force=True)
+        try:
+            for network in crowd.networks:
+                with suppress(APIError):  # it is not on it, or has gone: whatever is wrong, its removal says
+                    engine.api.disconnect_container_from_network(id_, network, force=True)
+        except (DockerException, requests.RequestException):
+            crowd.networks.clear()
     engine.api.remove_container(id_, force=True, v=True)
 
 

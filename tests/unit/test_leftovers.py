@@ -227,6 +227,24 @@ def test_containers_leave_their_network_one_at_a_time_before_they_are_removed(
     assert all(api.calls.index(f"{name} has left n") < api.calls.index(f"{name} goes") for name in names)
 
 
+class Hanging(Api):
+    """One that answers no request to leave a network."""
+
+    def disconnect_container_from_network(self, container: str, network: str, *, force: bool) -> None:
+        self.calls.append("asked to leave")
+        raise requests.ReadTimeout("no answer")
+
+
+def test_an_engine_that_takes_nobody_off_its_networks_is_asked_once_and_removes_all_the_same(tmp_path: Path) -> None:
+    hanging = Hanging()
+    for n in range(5):
+        hanging.add("containers", f"c{n}", labels.of_session("s", tmp_path, 60))
+    hanging.add("networks", "n", labels.of_session("s", tmp_path, 60))
+    assert leftovers.remove_session(Engine(hanging, "", "", ""), "s").trouble == []
+    assert hanging.calls.count("asked to leave") == 1
+    assert hanging.things["containers"] == []
+
+
 def test_toxiproxys_container_is_the_first_to_go(api: Api, engine: Engine, tmp_path: Path) -> None:
     for name in ("node-1", "toxiproxy", "node-0"):
         api.add("containers", name, labels.of_session("s", tmp_path, 60) | {labels.MEMBER: name})

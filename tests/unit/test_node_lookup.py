@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.ids import as_int, distance, random_id
-from node.lookup import DisjointLookup, Lookup
+from node.lookup import MOST_ELSEWHERE, DisjointLookup, Lookup
 from node.wire import Contact
 
 OWN = bytes(20)
@@ -248,7 +248,7 @@ def test_addresses_that_were_told_while_one_is_asked_wait_and_a_late_answer_from
     one, other = lookup.queries()
     lookup.answered(one, [contact(1)])
     assert lookup.queries() == [contact(1)]
-    lookup.answered(other, [elsewhere(contact(1), 1), elsewhere(contact(1), 2)])
+    lookup.answered(other, [elsewhere(contact(1), 1)])
     assert lookup.queries() == [], "one at a time"
     lookup.slow(contact(1))
     lookup.failed(contact(1))
@@ -258,6 +258,41 @@ def test_addresses_that_were_told_while_one_is_asked_wait_and_a_late_answer_from
     lookup.answered(contact(1))
     assert lookup.closest() == [contact(1), contact(8), contact(9)]
     assert lookup.done
+
+
+def test_one_answer_tells_one_address_of_an_identifier_and_all_together_only_a_few() -> None:
+    liars = [contact(n) for n in range(20, 30)]
+    lookup = search(liars, k=1, alpha=10)
+    assert lookup.queries() == liars[:1]
+    lookup.answered(liars[0], [elsewhere(contact(1), port) for port in range(1, 20)])
+    asked = 0
+    while queries := lookup.queries():
+        (false,) = queries
+        asked += false.id == contact(1).id
+        lookup.failed(false)
+    assert asked == 1, "one liar costs one timeout"
+    crowd = search([contact(9)], k=1, alpha=1)
+    (first,) = crowd.queries()
+    crowd.answered(first)
+    for port in range(1, 20):
+        crowd.reseed([elsewhere(contact(1), port)])
+    asked = 0
+    while queries := crowd.queries():
+        asked += 1
+        crowd.failed(queries[0])
+    assert asked == 1 + MOST_ELSEWHERE
+
+
+def test_who_was_silent_at_one_address_is_unheard_there_whatever_becomes_of_another() -> None:
+    lookup = search([contact(9)], k=2, alpha=2)
+    (one,) = lookup.queries()
+    lookup.answered(one, [contact(1)])
+    assert lookup.queries() == [contact(1)]
+    lookup.failed(contact(1))
+    lookup.reseed([elsewhere(contact(1), 1)])
+    assert lookup.queries() == [elsewhere(contact(1), 1)]
+    lookup.failed(elsewhere(contact(1), 1))
+    assert lookup.unheard() == [contact(1), elsewhere(contact(1), 1)]
 
 
 def test_an_identifier_that_one_path_was_told_a_false_address_of_is_found_on_another() -> None:

@@ -248,12 +248,12 @@ def test_values_that_are_being_stored_fill_no_memory(monkeypatch: pytest.MonkeyP
     def put(size: int) -> None:
         network.peers[2].handle(None, Put(key_of(b"%d" % size), bytes(size)), answers.append)
 
-    put(60)  # each counts k = 8 times
-    put(66)
+    put(96)  # each counts once for each of the five holders
+    put(105)
     assert isinstance(answers[0], Refusal)
     assert "try again" in answers[0].why
     network.clock.run(1.0)
-    put(66)
+    put(105)
     network.clock.run(1.0)
     put(500)
     network.clock.run(1.0)

@@ -217,6 +217,20 @@ def test_who_never_answered_is_dropped_when_it_is_given_up_but_not_the_last() ->
     assert [entry.contact for entry in table.entries()] == [contact(2)]
 
 
+def test_who_never_answered_stays_while_a_spare_waits_which_is_pinged_for_its_place() -> None:
+    table = RoutingTable(OWN, 2)
+    for number in (1, 2, FAR + 1):
+        table.answered(contact(number), 0.0, rtt=0.01)
+    made_up, spare = contact(FAR + 2), contact(FAR + 3)
+    table.requested(made_up, 0.0)
+    table.requested(spare, 1.0)
+    fail(table, made_up)
+    assert spare in [entry.contact for entry in table.due(500.0, 8)]
+    table.answered(spare, 500.0, rtt=0.01)
+    assert table.entry(spare.id) is not None
+    assert table.entry(made_up.id) is None
+
+
 def test_made_up_contacts_keep_no_suspect_waiting_nor_suspects_a_newcomer() -> None:
     table = RoutingTable(OWN, 20)
     for number in range(1, 6):
