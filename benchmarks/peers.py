@@ -538,12 +538,14 @@ async def _ask_find_node(k: int, seconds: float) -> float:
 
     def answered(_: Contact, result: Answer | Exception) -> None:
         nonlocal count
+        if ended.done():
+            return  # it was in flight when the time was up
         assert isinstance(result, Found), result
         assert len(result.contacts) == k
         count += 1
         if time.perf_counter() - began < seconds:
             peer.call(there, targets[count % 1000], answered)
-        elif not ended.done():
+        else:
             ended.set_result(None)
 
     for n in range(WINDOW):
