@@ -67,7 +67,7 @@ FAR_BUCKETS = 16  # refreshed after a join, one after another
 # s after a join until the buckets beyond the nearest are refreshed, on average. Until then they fill by themselves, with whoever
 # calls on us: contacts from all over their range, where a refresh finds those near one point of it. Simulated: 1,000 nodes
 # that join at once need 139 RPCs each in the first two seconds if it is done at once; after 15 s a lookup takes 1.12 hops
-# then, and 0.90 so.
+# then, and 0.96 so.
 FAR_PAUSE = 5.0
 WIDE = 2  # times k: of whose so many closest we are one, that one may hold records with us
 

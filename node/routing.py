@@ -9,7 +9,7 @@ Rules:
   live contact from the replacement cache take its place (BEP 5: "bad" nodes are replaced, not removed): at once if that
   answered lately, else when it answers a ping. Without a replacement it stays, however dead it looks: a table that a
   total outage made suspect heals by itself when it ends. Only who never answered at all goes then, while anybody is
-  alive: whoever asks us may make up any number of contacts, which would be pinged for ever.
+  alive and no spare waits for its place: whoever asks us may make up any number of contacts, which would be pinged for ever.
 - A contact is *verified* once it has answered a request that we sent to its advertised address. Those that we only
   heard from fill free places, and never push out a verified one: not in buckets, nor in replacement caches, nor as those
   with whom a lookup starts.

@@ -60,7 +60,7 @@ USER = "65532:65532"
 DATA = "/data"
 LOG_SIZE = {"max-size": "1m", "max-file": "1"}  # what the engine keeps; the run folder has all of it
 SYSCTLS = {"net.ipv4.tcp_syn_retries": "1"}  # Toxiproxy dials without a time limit of its own (docs/faults.md)
-TOXIPROXY, TUNNEL = "toxiproxy", "tunnel"
+TOXIPROXY, TUNNEL = labels.TOXIPROXY, "tunnel"
 # The kernel shares a full machine out among containers, not processes: with as much as a node gets, the one through which all of
 # them talk would add tens of milliseconds to every link, which nobody has asked for.
 FIRST_SERVED = 262_144  # CPU shares, the most that there are; a member has 1,024

@@ -42,8 +42,9 @@ def lacking(engine: Engine) -> frozenset[Power]:
 
 def why(engine: Engine) -> str:
     """The reason, for people. Raises EngineFailed."""
-    if _groupless(_info(engine)):
-        if _info(engine).get("CgroupVersion") == "2":
+    info = _info(engine)
+    if _groupless(info):
+        if info.get("CgroupVersion") == "2":
             return "it is rootless, and its user was delegated no control groups"
         return "it is rootless, and such have no control groups of version 1, which its machine has"
     return "its machine gives it no control group for that"

@@ -21,6 +21,7 @@ from harness.session import Lock
 
 SESSION, HOST, STATE = "kadstorm.session", "kadstorm.host", "kadstorm.state"
 OWNER, EXPIRES, MEMBER = "kadstorm.owner", "kadstorm.expires", "kadstorm.member"
+TOXIPROXY = "toxiproxy"  # as a member
 
 
 def of_session(session_id: str, state: Path, lasts: float) -> dict[str, str]:

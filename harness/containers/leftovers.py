@@ -25,9 +25,6 @@ from harness.errors import EngineFailed
 # containers, eight at a time took 3 s each.
 REMOVERS = 24
 TRIES = 5
-# Its container goes first. For each that leaves a network, Docker reads the machine's whole table of tracked connections for
-# those of its address; one end of nearly all of them is Toxiproxy's, and so the table is short for all others.
-TOXIPROXY = "toxiproxy"
 IN_PROGRESS = 409  # the engine removes it already
 STILL_JOINED = "active endpoints"  # what a busy engine says for a moment after the last container has gone
 PAUSE = 0.3  # s
@@ -77,8 +74,11 @@ def find(engine: Engine, session_id: str | None = None) -> dict[str, Remains]:
 
     with translated("listing what sessions left"):
         for one in engine.api.containers(all=True, filters=filters):
+            # For each that leaves a network, Docker reads the machine's whole table of tracked connections for those of its
+            # address. One end of nearly all is Toxiproxy's: once that has gone, the table is short for all others.
             containers = remains(one["Labels"]).containers
-            containers.insert(0 if one["Labels"].get(labels.MEMBER) == TOXIPROXY else len(containers), one["Id"])
+            first = one["Labels"].get(labels.MEMBER) == labels.TOXIPROXY
+            containers.insert(0 if first else len(containers), one["Id"])
         for one in engine.api.volumes(filters=filters)["Volumes"] or []:
             remains(one["Labels"]).volumes.append(one["Name"])
         for one in engine.api.networks(filters=filters):

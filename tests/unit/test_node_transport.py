@@ -180,6 +180,29 @@ def test_no_more_is_read_until_what_has_come_is_dealt_with() -> None:
     run(test)
 
 
+def test_a_defect_that_strikes_what_has_waited_ends_its_connection_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "AT_A_TURN", 1)
+
+    async def test(transport: TcpTransport, replies: list[Reply]) -> None:
+        served, struck = transport.handler, list[object]()
+
+        def breaks_later(sender: Sender | None, message: Request, reply: Reply) -> None:
+            if replies:
+                raise RuntimeError("a defect")
+            served(sender, message, reply)
+
+        transport.handler = breaks_later
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: struck.append(context["exception"]))
+        reader, writer = await asyncio.open_connection(HOST, PORT)
+        writer.write(ping() * 3)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read(1) == b""
+        assert [str(error) for error in struck] == ["a defect"]
+        writer.close()
+
+    run(test)
+
+
 def test_requests_that_wait_fill_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_HELD", 10_000)
     monkeypatch.setattr(connections, "IN_WORK", 1)
