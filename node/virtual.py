@@ -11,7 +11,7 @@ import bisect
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
@@ -173,8 +173,7 @@ class Network:
     def near(self, port: int) -> set[Contact]:
         """The true k closest others of a node."""
         own = self.peers[port].contact
-        others = (peer.contact for peer in self.peers.values() if peer.contact != own)
-        return set(heapq.nsmallest(self.settings.k, others, key=lambda contact: distance(contact.id, own.id)))
+        return set(self._nearest((peer.contact for peer in self.peers.values() if peer.contact != own), own.id))
 
     def _lacks(self, port: int) -> set[Contact]:
         return self.near(port) - {e.contact for e in self.peers[port].table.entries() if e.alive}
@@ -189,8 +188,10 @@ class Network:
 
     def true_closest(self, target: bytes) -> list[Contact]:
         """The k closest of all."""
-        everyone = (peer.contact for peer in self.peers.values())
-        return heapq.nsmallest(self.settings.k, everyone, key=lambda contact: distance(contact.id, target))
+        return self._nearest((peer.contact for peer in self.peers.values()), target)
+
+    def _nearest(self, contacts: Iterable[Contact], target: bytes) -> list[Contact]:
+        return heapq.nsmallest(self.settings.k, contacts, key=lambda contact: distance(contact.id, target))
 
     def hold(self, key: bytes) -> None:
         """Have the k closest keep a record under ``key``."""
