@@ -77,10 +77,10 @@ def test_of_no_container(): pytest.skip("elsewhere")
 def skipping(folder: Path, **environment: str) -> str:
     """What pytest says of tests that skip for all kinds of reasons, under the settings of our own."""
     shutil.copy(ROOT / "tests" / "conftest.py", folder / "conftest.py")
-    (folder / "test_skipping.py").write_text(SKIPPING.replace("import pytest", "import pytest, conftest", 1))
+    answering = 'import pytest, conftest\nconftest.why_no_engine = lambda: ""  # whether or not one does here'
+    (folder / "test_skipping.py").write_text(SKIPPING.replace("import pytest", answering, 1))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = docker: needs a container engine\npythonpath = .\n")
-    (folder / "answering.py").write_text('import conftest\nconftest.why_no_engine = lambda: ""\n')
-    command = [sys.executable, "-m", "pytest", "-rsf", "-p", "no:cacheprovider", "-p", "answering", str(folder)]
+    command = [sys.executable, "-m", "pytest", "-rsf", "-p", "no:cacheprovider", str(folder)]
     given = {name: value for name, value in os.environ.items() if not name.startswith(("KADSTORM_", "PYTEST_"))}
     done = subprocess.run(
         command, cwd=folder, env={**given, **environment}, capture_output=True, text=True, check=False, timeout=100
