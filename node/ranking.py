@@ -8,7 +8,7 @@ is nearly always enough, and the order by the first bits is then the order by al
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 from node.ids import BITS, as_int
@@ -18,7 +18,7 @@ PREFIX = 30  # bits of one digit of CPython's integers
 
 
 class Ranking:
-    """Contacts with their identifiers as numbers; it does not change.
+    """Contacts with their identifiers as numbers.
 
     Contacts near a target share a prefix with it: only those of the smallest such block that holds enough of them are
     ranked at all.
@@ -32,6 +32,26 @@ class Ranking:
             if len(self._by_prefix) == len(everyone):
                 break
         self._prefixes = sorted(self._by_prefix)
+
+    def add(self, number: int, contact: Contact) -> bool:
+        """Have one more contact, or one at another address; False if its first bits do not tell it from another one."""
+        prefix = number >> self._shift
+        known = self._by_prefix.get(prefix)
+        if known is None:
+            insort(self._prefixes, prefix)
+        elif known.id != contact.id:
+            return False
+        self._by_prefix[prefix] = contact
+        return True
+
+    def discard(self, number: int) -> bool:
+        """Have a contact no more, if it is here at all. True, as for `add`."""
+        prefix = number >> self._shift
+        known = self._by_prefix.get(prefix)
+        if known is not None and as_int(known.id) == number:
+            del self._by_prefix[prefix]
+            del self._prefixes[bisect_left(self._prefixes, prefix)]
+        return True
 
     def __len__(self) -> int:
         return len(self._prefixes)

@@ -181,6 +181,7 @@ class RoutingTable:
         self._buckets = [Bucket(0, 1 << BITS)]
         self._lows = [0]
         self._by_id: dict[bytes, Entry] = {}  # those in buckets, not the spares
+        self._doubtful: dict[bytes, Entry] = {}  # of them those that are not alive, as far as we know
         self._at_address: dict[tuple[str, int], bytes] = {}  # of those verified, spares among them
         self._ranks: list[int] = []  # the distances of those in buckets to us, sorted
         self._subnets: dict[str, int] = {}  # how many of those in buckets are of it
@@ -254,13 +255,15 @@ class RoutingTable:
         if entry is None:
             self._forget_spare(bucket, identifier)
             return
-        if not entry.failures:
+        first = not entry.failures
+        if first:
             entry.failing_since = now
-            self._changed()
         elif asked_at < entry.failed_at:
             return
         entry.failed_at = now
         entry.failures += 1
+        if first:
+            self._note_life(entry)
         entry.retry_at = now + back_off(entry.failures, now - entry.failing_since)
         if entry.failures >= EVICTION_FAILURES:
             self._replace(entry, now)
@@ -284,7 +287,7 @@ class RoutingTable:
 
     def alive(self) -> int:
         """How many contacts answered when they were last asked."""
-        return len(self._those_alive())
+        return len(self._by_id) - len(self._doubtful)
 
     def is_suspect(self, identifier: bytes) -> bool:
         """Whether that contact failed when it was last asked."""
@@ -294,7 +297,7 @@ class RoutingTable:
     def suspects(self) -> Container[bytes]:
         """Identifiers of the contacts that failed when they were last asked."""
         if self._suspects is None:
-            self._suspects = {i for i, e in self._by_id.items() if e.failures}
+            self._suspects = {i for i, e in self._doubtful.items() if e.failures}
         return self._suspects
 
     def due(self, now: float, limit: int) -> list[Entry]:
@@ -302,12 +305,13 @@ class RoutingTable:
 
         Those that never answered get one place if others wait: however many were made up, who was known is not kept waiting.
         """
-        if len(self._those_alive()) == len(self._by_id):
+        if not self._doubtful:
             return []
-        waiting = [e for e in self._by_id.values() if not e.alive and e.retry_at <= now]
-        for bucket in self._buckets:
-            if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
-                waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
+        waiting = [e for e in self._doubtful.values() if e.retry_at <= now]
+        if any(e.failures >= EVICTION_FAILURES for e in self._doubtful.values()):
+            for bucket in self._buckets:
+                if bucket.spares and any(e.failures >= EVICTION_FAILURES for e in bucket.entries.values()):
+                    waiting += [e for e in bucket.spares.values() if e.retry_at <= now]
         strangers = heapq.nsmallest(limit, (e for e in waiting if not e.verified), key=lambda e: e.retry_at)
         room = limit - min(1, len(strangers))
         known = heapq.nsmallest(room, (e for e in waiting if e.verified), key=lambda e: e.retry_at)
@@ -315,7 +319,7 @@ class RoutingTable:
 
     def hurry(self, now: float) -> None:
         """Make all suspects due: one that was silent for long answers again, so whatever cut us off may be over."""
-        for entry in self._by_id.values():
+        for entry in self._doubtful.values():
             if entry.failures:
                 entry.retry_at = min(entry.retry_at, now)
 
@@ -372,14 +376,23 @@ class RoutingTable:
     def _those_left(self) -> Ranking:
         """Where a lookup starts if too few are alive."""
         if self._left is None:
-            untried = [entry for entry in self._by_id.values() if not (entry.verified or entry.failures)]
+            untried = [entry for entry in self._doubtful.values() if not (entry.verified or entry.failures)]
             self._left = _ranked(untried or (() if self.alive() else self._by_id.values()))
         return self._left
 
-    def _changed(self) -> None:
-        """Who is alive, or where, is not what it was."""
-        self._alive = self._left = self._suspects = None
-        self._silent_from = 0.0
+    def _note_life(self, entry: Entry) -> None:
+        """Take down whether this one is in a bucket and alive, since it may not be what it was."""
+        there, alive = self._by_id.get(entry.contact.id) is entry, entry.alive
+        if there and not alive:
+            self._doubtful[entry.contact.id] = entry
+        else:
+            self._doubtful.pop(entry.contact.id, None)
+        # Most come and go one by one, and who asks us makes one of every few of them: so the order is kept, not made anew.
+        if self._alive is not None and not (
+            self._alive.add(entry.number, entry.contact) if there and alive else self._alive.discard(entry.number)
+        ):
+            self._alive = None
+        self._left = self._suspects = None
 
     def _bucket_of(self, number: int) -> Bucket:
         return self._buckets[bisect.bisect_right(self._lows, number) - 1]
@@ -407,7 +420,7 @@ class RoutingTable:
         self._by_id[entry.contact.id] = entry
         bisect.insort(self._ranks, entry.number ^ self._number)
         self._count_subnet(entry.contact, 1)
-        self._changed()
+        self._note_life(entry)
         self._occupy(entry)
 
     def _remove(self, entry: Entry) -> None:
@@ -416,7 +429,7 @@ class RoutingTable:
         self._by_id.pop(identifier, None)
         self._ranks.remove(entry.number ^ self._number)
         self._count_subnet(entry.contact, -1)
-        self._changed()
+        self._note_life(entry)
         self._vacate(entry)
 
     def _occupy(self, entry: Entry) -> None:
@@ -450,7 +463,7 @@ class RoutingTable:
         entry.verified, entry.failures, entry.incarnation = True, 0, incarnation
         self._expel_address(entry.contact)
         self._occupy(entry)
-        self._changed()
+        self._note_life(entry)
 
     def _move(self, entry: Entry, contact: Contact, now: float, rtt: float, incarnation: int) -> Heard:
         """Let a contact have another address, where it answered. Its new subnet may have its places already."""
@@ -480,9 +493,7 @@ class RoutingTable:
 
     def _untried_within(self, reach: int) -> int:
         """How many that never answered are nearer to us. They may be made up: who has answered is not hidden by them."""
-        if len(self._those_alive()) == len(self._by_id):
-            return 0
-        return sum(1 for e in self._by_id.values() if not e.verified and e.number ^ self._number < reach)
+        return sum(1 for e in self._doubtful.values() if not e.verified and e.number ^ self._number < reach)
 
     def _in_its_way(self, bucket: Bucket, entry: Entry, given_up: Entry | None = None) -> list[Entry] | None:
         """Who has to leave, along with who is ``given_up``, so that ``entry`` gets a place. None: it gets none.
@@ -562,6 +573,7 @@ class RoutingTable:
             leaving = self._in_its_way(bucket, spare, entry) if fresh else None
             if leaving is not None:
                 self._take_place(bucket, spare, leaving)
+                self._silent_from = 0.0  # it may have been silent for longer than all others
                 return
         if not entry.verified and not bucket.spares and self.alive():  # with it would go the reason to ping spares
             self._remove(entry)

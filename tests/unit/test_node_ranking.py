@@ -35,6 +35,33 @@ def test_it_is_the_same_as_sorting_everyone(
     assert len(ranking) == len(contacts)
 
 
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sets(numbers, max_size=40),
+    st.lists(st.tuples(st.booleans(), numbers | st.integers(0, 39)), max_size=60),
+    numbers,
+)
+def test_who_comes_and_goes_leaves_it_as_if_made_anew(
+    known: set[int], happened: list[tuple[bool, int]], target: int
+) -> None:
+    present, ranking = set(known), Ranking((n, contact(n)) for n in known)
+    for come, which in happened:
+        number = sorted(present)[which % len(present)] if which < 40 and present and not come else which
+        same = ranking.add(number, contact(number)) if come else ranking.discard(number)
+        present = present | {number} if come else present - {number}
+        if not same:  # two of them share their first bits
+            ranking = Ranking((n, contact(n)) for n in present)
+        expected = sorted(present, key=lambda n: n ^ target)[:20]
+        assert ranking.nearest(target, 20) == [contact(n) for n in expected]
+
+
+def test_who_is_somewhere_else_now_is_told_there() -> None:
+    ranking = Ranking([(1, contact(1))])
+    moved = Contact(contact(1).id, "elsewhere", 2)
+    assert ranking.add(1, moved)
+    assert ranking.nearest(0, 1) == [moved]
+
+
 def test_who_shares_the_first_bits_with_the_one_left_out_stays() -> None:
     there, asker = contact(1 << (BITS - 1)), contact((1 << (BITS - 1)) + 1)
     assert Ranking([(as_int(there.id), there)]).nearest(0, 20, asker.id) == [there]

@@ -1,5 +1,6 @@
 """The routing table: against a brute-force oracle, and its rules one by one."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from random import Random
@@ -138,6 +139,23 @@ def test_who_is_where_holds_after_any_events(
         assert max(map(len, (bucket.spares for bucket in table.buckets()))) <= k
         assert not most[0] or all(most_of_one_subnet(b.entries.values()) <= most[0] for b in table.buckets())
         assert not most[1] or most_of_one_subnet(table.entries()) <= most[1]
+        what_is_told_is_what_entries_say(table, now)
+
+
+def what_is_told_is_what_entries_say(table: RoutingTable, now: float) -> None:
+    """What a table keeps at hand, and changes bit by bit, is what one finds by looking through all of it."""
+    entries = list(table.entries())
+    alive = [e for e in entries if e.alive]
+    assert table.alive() == len(alive)
+    assert set(table.closest(OWN, len(entries))) == {e.contact for e in alive}
+    assert {e.contact.id for e in entries if e.contact.id in table.suspects()} == {
+        e.contact.id for e in entries if e.failures
+    }
+    ids = {e.contact.id for e in entries}
+    due = {e.contact.id for e in table.due(math.inf, 1000)} & ids
+    assert due == ids - {e.contact.id for e in alive}
+    silent = {e.contact.id for e in alive if now - e.seen >= 60.0 and e.retry_at <= now}
+    assert {e.contact.id for e in table.unheard(now, 60.0, 1000)} == silent
 
 
 # --- failures -----------------------------------------------------------------------------------
