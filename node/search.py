@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from node.errors import RpcError, RpcTimeout
 from node.ids import distance
 from node.lookup import DisjointLookup, Finder, Lookup
+from node.routing import SLOW_LEAST
 from node.settings import Settings
 from node.storage import OUTDONE
 from node.wire import (
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from node.peer import Peer
 
 NEAREST, FARTHEST = 1, 2  # of the k closest, whom a thrifty search asks though they are known to be alive
-LOOK_FOR_SLOW = 0.05  # s between two looks at who is slow in a lookup
+LOOK_FOR_SLOW = 0.05  # s at least between two looks at who is slow in a lookup
 # s; whatever takes longer goes on with what it has. Together well below the 5 s that clients usually wait.
 LOOKUP_LIMIT = 2.5
 STORE_LIMIT = 1.5
@@ -84,9 +85,10 @@ class Search:
         self._message: Request = FindValue(target) if value else FindNode(target)
         self._ended: Callable[[Search], None] | None = ended
         self._slow_from: dict[Contact, float] = {}  # of those asked: when each counts as slow
-        self._began = self._looked = peer.clock.monotonic()
+        self._began = peer.clock.monotonic()
+        self._look_at = self._began + SLOW_LEAST  # nobody is slow before
         self._stalled = False
-        self._timer = peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
+        self._timer = peer.clock.call_later(SLOW_LEAST, self._overtake)
         peer.table.touch(target, self._began)
 
     def advance(self) -> None:
@@ -171,12 +173,13 @@ class Search:
             self._end()
             return
         # We were busy: their answers may be waiting for us. Not twice in a row: who is always busy would never look.
-        self._stalled = not self._stalled and now - self._looked >= 2 * LOOK_FOR_SLOW
-        self._looked = now
-        self._timer = self.peer.clock.call_later(LOOK_FOR_SLOW, self._overtake)
-        if self._stalled:
-            return
-        slow = [contact for contact, due in self._slow_from.items() if due <= now]
+        self._stalled = not self._stalled and now - self._look_at >= LOOK_FOR_SLOW
+        slow = [] if self._stalled else [contact for contact, due in self._slow_from.items() if due <= now]
+        first = min((due for due in self._slow_from.values() if due > now), default=math.inf)
+        # who is asked from now on is not slow before that, either
+        wait = LOOK_FOR_SLOW if self._stalled else min(SLOW_LEAST, max(LOOK_FOR_SLOW, first - now))
+        self._look_at = now + wait
+        self._timer = self.peer.clock.call_later(wait, self._overtake)
         for contact in slow:
             del self._slow_from[contact]
             self.lookup.slow(contact)
