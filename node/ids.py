@@ -10,6 +10,7 @@ from random import Random
 
 BITS = 160
 BYTES = BITS // 8
+Range = tuple[int, int]  # identifiers as integers: the first, and the first beyond
 
 
 def key_of(text: bytes) -> bytes:
@@ -30,6 +31,12 @@ def as_int(identifier: bytes) -> int:
 def distance(one: bytes, other: bytes) -> int:
     """XOR distance, in [0, 2**160)."""
     return as_int(one) ^ as_int(other)
+
+
+def sibling(identifier: bytes, bit: int) -> Range:
+    """The identifiers whose distance to this one is in [2**bit, 2**(bit + 1)): those in the subtree beside its own."""
+    low = ((as_int(identifier) >> bit) ^ 1) << bit
+    return low, low + (1 << bit)
 
 
 def parse(text: str) -> bytes:

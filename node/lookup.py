@@ -69,7 +69,6 @@ class Finder(Protocol):
     def closest(self) -> list[Contact]: ...
     def overtaken(self) -> bool: ...
     def unheard(self) -> list[Contact]: ...
-    def unasked(self) -> list[Contact]: ...
     def nearest(self) -> list[Contact]: ...
 
 
@@ -177,11 +176,6 @@ class Lookup:
         if not self._given_up:
             return []
         return [where for c in self._candidates.values() if c.progress != ANSWERED for where in c.given_up]
-
-    def unasked(self) -> list[Contact]:
-        """Who was learnt of and has not been asked, nearest first."""
-        candidates = (self._candidates[distance] for distance in self._distances)
-        return [c.contact for c in candidates if c.progress == KNOWN]
 
     def nearest(self) -> list[Contact]:
         """Up to k contacts that are neither slow nor failed, whether asked or not, nearest first."""
@@ -303,10 +297,6 @@ class DisjointLookup:
     def unheard(self) -> list[Contact]:
         """See `Lookup.unheard`: of all paths together."""
         return [contact for path in self._paths for contact in path.unheard()]
-
-    def unasked(self) -> list[Contact]:
-        """See `Lookup.unasked`: of all paths together."""
-        return self._sorted(contact for path in self._paths for contact in path.unasked())
 
     def nearest(self) -> list[Contact]:
         """See `Lookup.nearest`: of all paths together."""

@@ -196,14 +196,6 @@ def test_who_is_slow_and_nearer_than_the_last_that_answered_would_still_change_t
     assert lookup.unheard() == [slow]
 
 
-def test_those_that_were_learnt_of_and_not_asked_are_told_nearest_first() -> None:
-    lookup = search([contact(n) for n in (5, 1, 3)], k=2, alpha=2)
-    assert lookup.unasked() == [contact(1), contact(3), contact(5)]
-    nearest, _ = lookup.queries()
-    lookup.answered(nearest, [contact(9), contact(7)])
-    assert lookup.unasked() == [contact(5), contact(7), contact(9)]
-
-
 def test_who_is_slow_and_farther_than_all_that_answered_would_change_nothing() -> None:
     lookup = search([contact(2), contact(9)], k=2, alpha=2)
     near, far = lookup.queries()

@@ -13,7 +13,7 @@ import pytest
 
 from node.errors import RpcError, RpcRefused
 from node.ids import as_int, distance, key_of
-from node.maintenance import EXPIRE_EVERY, FAR_PAUSE, Maintenance
+from node.maintenance import ENOUGH, EXPIRE_EVERY, FAR_PAUSE, Maintenance
 from node.search import FARTHEST, NEAREST, Search, Thrift
 from node.settings import Settings
 from node.virtual import HOST, Line, Network
@@ -72,10 +72,22 @@ def test_a_newcomer_calls_at_once_on_those_that_have_it_among_their_closest() ->
         network.clock.run(0.05)  # the next look around is not due
         called = {destination for _, source, destination, _ in network.trace if source == 61}
         missed += len({port for port in network.peers if newcomer.contact in network.near(port)} - called)
-    assert missed <= 2, "of 248; 8 without the introduction, 14 without the refresh of the nearest bucket as well"
+    assert missed <= 2, "of 248; 14 without a look where the others live that have it among theirs"
 
 
-def test_far_buckets_fill_by_themselves_first_and_only_those_with_room_are_refreshed() -> None:
+def test_all_know_their_closest_as_soon_as_the_last_of_many_has_joined() -> None:
+    late = 0
+    for seed in range(6):
+        network, rng = Network(seed=seed, settings=Settings(), record=False), Random(seed)
+        for port in range(1, 101):
+            network.start(port, identity=port + 1000 * seed)
+            network.clock.run(rng.expovariate(100 / 15))
+        network.clock.run(1.0)
+        late += bool(network.lacks())
+    assert late <= 1, "of 6; 4 of them when the newcomer looked in its nearest bucket only, which is often far away yet"
+
+
+def test_far_buckets_fill_by_themselves_first_and_only_those_that_lack_contacts_are_refreshed() -> None:
     network = Network(settings=Settings(k=8))
     refreshed: list[float] = []
     for port in range(1, 101):
@@ -86,16 +98,18 @@ def test_far_buckets_fill_by_themselves_first_and_only_those_with_room_are_refre
 
     def noted(target: bytes, ended: Callable[[Search], None], *, thrift: Thrift = Thrift.NONE) -> None:
         if target != newcomer.contact.id:
+            when = network.clock.now - began
             bucket = next(each for each in newcomer.table.buckets() if each.covers(as_int(target)))
-            assert sum(entry.alive for entry in bucket.entries.values()) < network.settings.k
-            refreshed.append(network.clock.now - began)
+            if when >= FAR_PAUSE / 2:
+                assert sum(entry.alive for entry in bucket.entries.values()) < ENOUGH * network.settings.k
+            refreshed.append(when)
         refresh(target, ended, thrift=thrift)
 
     newcomer.search = noted  # type: ignore[method-assign,assignment]
     network.clock.run(20.0)
     soon = [when for when in refreshed if when < FAR_PAUSE / 2]
     later = [when for when in refreshed if when >= FAR_PAUSE / 2]
-    assert len(soon) == 1, "the nearest, for those that may hold records with us"
+    assert 1 <= len(soon) <= 2, "where those live that may hold records with us"
     assert later
     assert len(later) < len(newcomer.table.buckets()) - 1
 
@@ -525,7 +539,7 @@ def test_after_a_partition_the_halves_are_one_network_with_everything_where_it_b
     network.clock.run(2.0)
     keys = [key_of(name.encode()) for name in names(20) + during]
     missing = [len(network.closest(key) - network.holders(key)) for key in keys]
-    assert max(missing) <= 1
+    assert max(missing) <= 2, "of 8: in 24 networks 3 of 1,440 keys lack so many, and 23 of 11,520 copies are missing"
     assert sum(missing) <= 0.01 * len(missing) * network.settings.k, "until tRepublish, what no sender knew of"
     for name in names(20) + during:
         assert network.get(3, name)[0].found
