@@ -48,7 +48,7 @@ from harness.session import API_PORT, LEASE_PORT, check_free, note_engine
 from harness.spawner import describe_exit, tail
 from harness.targets import ImageRecipe
 from harness.toxiproxy.control import ToxiproxyControl
-from harness.toxiproxy.server import await_api
+from harness.toxiproxy.server import ENVIRONMENT, await_api
 
 STARTERS = 8  # calls of the engine side by side; it does no more at once
 EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
@@ -394,7 +394,7 @@ class DockerBackend(Lives[_Container]):
         }
         return {
             "command": ["--lease", f"{LEASE:g}", *role, *command],
-            "environment": {"KADSTORM_LEASE": self._token, "PYTHONUNBUFFERED": "1", "LOG_LEVEL": "warn"},
+            "environment": {"KADSTORM_LEASE": self._token, "PYTHONUNBUFFERED": "1", **ENVIRONMENT},
             "hostname": name,
             "user": USER,
             "ports": list(published),

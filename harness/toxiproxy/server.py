@@ -13,7 +13,10 @@ from harness.spawner import Spawn, describe_exit, tail
 from harness.toxiproxy.control import ToxiproxyControl
 
 START_DEADLINE = 10.0  # s until its API answers
-LOG_LEVEL = "LOG_LEVEL=warn"  # at "info" it writes a line for each of the thousands of API calls and connections
+ENVIRONMENT = {
+    "LOG_LEVEL": "error",  # at "warn" it writes a line for each of the tens of thousands of connections that end
+    "GOGC": "400",  # it collects garbage a quarter as often, which took a fifth of its processor time
+}
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
@@ -45,7 +48,10 @@ class ToxiproxyServer:
             HarnessError: the binary cannot be run.
         """
         self._process = self._spawn(
-            ["env", LOG_LEVEL, str(self._binary), "-host", self.host, "-port", str(self.port)],
+            [
+                *("env", *(f"{name}={value}" for name, value in ENVIRONMENT.items())),
+                *(str(self._binary), "-host", self.host, "-port", str(self.port)),
+            ],
             name="toxiproxy",
             stderr=self._log,
         )
