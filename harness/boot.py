@@ -181,8 +181,9 @@ def make_members(
     layout: Layout,
 ) -> list[Member]:
     """How every node of the plan is started."""
+    client_host = "" if layout.direct else session.host
     addresses = [
-        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
+        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), client_host)
         for node in plan.nodes
     ]
     nodes, links = len(topology.names), len(topology.links)

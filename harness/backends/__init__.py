@@ -48,7 +48,7 @@ class Quarters:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where members are for each other. Clients reach all of them on the session's address, at the same ports."""
+    """Where members are for each other. Clients reach all of them on the session's address, at the same ports, or there, too."""
 
     place: Place
     proxy_host: str  # where Toxiproxy's links listen
@@ -56,6 +56,7 @@ class Layout:
     callers: tuple[str, ...] = ()  # the only networks from which members take connections; () is any
     dial: Dial = socket.create_connection  # how the harness reaches links
     quarters: Quarters | None = None  # None: load workers may be on this machine
+    direct: bool = False  # clients dial members at their own addresses
 
 
 HERE = Layout("process", "", {})

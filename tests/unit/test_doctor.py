@@ -345,6 +345,25 @@ def test_inotify_instances_are_counted(
 
 
 @pytest.mark.parametrize(
+    ("tracked", "most", "states"),
+    [("0\n", "262144\n", ["ok"]), ("202145", "262144", ["warn"]), ("202144", "262144", ["ok"]), (None, "1", [])],
+    ids=["empty", "nearly full", "just enough", "not tracked"],
+)
+def test_a_table_of_connections_that_would_be_full_is_told(
+    tracked: str | None, most: str, states: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"CONNECTIONS": tmp_path / "count", "MOST_CONNECTIONS": tmp_path / "max"}
+    for name, file in files.items():
+        monkeypatch.setattr(doctor, name, file)
+    files["MOST_CONNECTIONS"].write_text(most)
+    if tracked is not None:
+        files["CONNECTIONS"].write_text(tracked)
+    found = list(doctor._connection_table(200))
+    assert [each.state for each in found] == states
+    assert all("nf_conntrack_max=524288" in each.remedy for each in found if each.state == "warn")
+
+
+@pytest.mark.parametrize(
     ("content", "nodes", "told"),
     [("1\n", doctor.MANY + 1, 1), ("1\n", doctor.MANY, 0), ("0\n", 500, 0), (None, 500, 0)],
 )
