@@ -181,11 +181,13 @@ def make_members(
     layout: Layout,
 ) -> list[Member]:
     """How every node of the plan is started."""
-    client_host = "" if layout.direct else session.host
     addresses = [
-        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), client_host)
+        NodeAddress(
+            node.name, node.id, topology.host_of(node.name), topology.port_of(node.name),
+            layout.client_host(node.name, session.host),
+        )
         for node in plan.nodes
-    ]
+    ]  # fmt: skip
     nodes, links = len(topology.names), len(topology.links)
     descriptors = backend.allow_descriptors(descriptors_needed(nodes, links))
     connections = connections_per_node(nodes, links, descriptors)
