@@ -182,12 +182,9 @@ def make_members(
 ) -> list[Member]:
     """How every node of the plan is started."""
     addresses = [
-        NodeAddress(
-            node.name, node.id, topology.host_of(node.name), topology.port_of(node.name),
-            layout.client_host(node.name, session.host),
-        )
+        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
         for node in plan.nodes
-    ]  # fmt: skip
+    ]
     nodes, links = len(topology.names), len(topology.links)
     descriptors = backend.allow_descriptors(descriptors_needed(nodes, links))
     connections = connections_per_node(nodes, links, descriptors)

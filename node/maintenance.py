@@ -45,7 +45,7 @@ CHECK_AFTER = 60.0  # s of silence; BEP 5 says 15 minutes, but the sessions that
 JOIN_PAUSE = 0.1  # s after the first lookup of our own identifier, on average; grows after each, up to tRefresh
 # With 2, four tables in a thousand lack one contact 2 s after 100 nodes started at once; with 1.6 none (simulated, 8 networks).
 JOIN_GROWTH = 1.6
-NEW_UNTIL = 5.0  # s of that pause: for some 13 s
+NEW_FOR = 8.0  # s after a bootstrap node has answered
 HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's own limits still within their usual 5 s
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
 BOOTSTRAP_PAUSE_MOST = 2.0
@@ -106,6 +106,7 @@ class Maintenance:
         self._changed = False  # neighbours came or contacts were lost, since we last looked around
         self._leaving: Callable[[], None] | None = None
         self._join_pause = JOIN_PAUSE
+        self._new_until = peer.clock.monotonic() + NEW_FOR
         self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
         self._tick_due = self._republish_from = self._stale_from = 0.0
         peer.on_contact = self._on_contact
@@ -153,6 +154,7 @@ class Maintenance:
             if not met and not isinstance(result, RpcError):
                 met = True
                 self._join_pause = JOIN_PAUSE
+                self._new_until = self._peer.clock.monotonic() + NEW_FOR
                 self._join()
 
         def again() -> None:
@@ -210,9 +212,10 @@ class Maintenance:
 
     def _refresh_in_turn(self, ranges: Sequence[Range], enough: float) -> None:
         """Refresh the first that lacks contacts, then the others: by that time, some may have filled."""
-        lacking = [each for each in ranges if self._lacks(each, enough)]
-        if lacking:
-            self._refresh(lacking[0], lambda: self._refresh_in_turn(lacking[1:], enough))
+        for number, each in enumerate(ranges):
+            if self._lacks(each, enough):
+                self._refresh(each, partial(self._refresh_in_turn, ranges[number + 1 :], enough))
+                return
 
     def _lacks(self, where: Range, enough: float) -> bool:
         """Whether fewer than ``enough`` times k contacts there are alive."""
@@ -241,7 +244,7 @@ class Maintenance:
 
     def _is_new(self) -> bool:
         """Whether we have joined lately, perhaps along with many."""
-        return self._join_pause < NEW_UNTIL
+        return self._peer.clock.monotonic() < self._new_until
 
     def _refresh(self, where: Range, done: Callable[[], None] = lambda: None) -> None:
         low, high = where

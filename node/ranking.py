@@ -45,13 +45,13 @@ class Ranking:
         return True
 
     def discard(self, number: int) -> bool:
-        """Have a contact no more, if it is here at all. True, as for `add`."""
+        """Have a contact no more, if it is here at all; False if fewer bits may do for those that are left."""
         prefix = number >> self._shift
         known = self._by_prefix.get(prefix)
         if known is not None and as_int(known.id) == number:
             del self._by_prefix[prefix]
             del self._prefixes[bisect_left(self._prefixes, prefix)]
-        return True
+        return self._bits == PREFIX
 
     def __len__(self) -> int:
         return len(self._prefixes)

@@ -84,7 +84,9 @@ def test_all_know_their_closest_as_soon_as_the_last_of_many_has_joined() -> None
             network.clock.run(rng.expovariate(100 / 15))
         network.clock.run(1.0)
         late += bool(network.lacks())
-    assert late <= 1, "of 6; all of them when the newcomer looked in its nearest bucket only, which is often far away yet"
+    assert late <= 1, (
+        "of 6; all of them when the newcomer looked in its nearest bucket only, which is often far away yet"
+    )
 
 
 def test_far_buckets_fill_by_themselves_first_and_only_those_that_lack_contacts_are_refreshed() -> None:

@@ -192,6 +192,18 @@ def test_a_spare_that_answered_long_ago_is_pinged_before_it_takes_a_place() -> N
     assert table.entry(victim.id) is None
 
 
+def test_a_spare_that_takes_a_place_is_looked_for_when_it_has_been_silent_for_long() -> None:
+    table = RoutingTable(OWN, 1)
+    place, spare = contact(1 << 159), contact((1 << 159) + 1)
+    table.answered(place, 0.0, rtt=0.01)
+    table.answered(spare, 1.0, rtt=0.01)
+    table.answered(place, 50.0, rtt=0.01)
+    assert not table.unheard(55.0, 60.0, 1)  # and nobody can be before 110
+    fail(table, place)
+    assert table.closest(spare.id, 1) == [spare]
+    assert [entry.contact for entry in table.unheard(62.0, 60.0, 1)] == [spare]
+
+
 def test_a_spare_that_asks_us_is_pinged_once_there_is_a_place_for_it() -> None:
     table = full_far_bucket()
     spare = contact(FAR + 9)
