@@ -387,7 +387,7 @@ class RoutingTable:
             self._doubtful[entry.contact.id] = entry
         else:
             self._doubtful.pop(entry.contact.id, None)
-        # Most come and go one by one, and who asks us makes one of every few of them: so the order is kept, not made anew.
+        # They come and go one by one, between questions that need all of them in order: so that is kept, not made anew.
         if self._alive is not None and not (
             self._alive.add(entry.number, entry.contact) if there and alive else self._alive.discard(entry.number)
         ):

@@ -10,7 +10,8 @@ import pytest
 from node.ids import key_of
 from node.maintenance import Maintenance
 from node.peer import GREY_LEAST
-from node.search import LOOK_FOR_SLOW, Reply, Search
+from node.routing import SLOW_LEAST
+from node.search import Reply, Search
 from node.settings import Settings
 from node.storage import Kept
 from node.virtual import HOST, Network, Timer, VirtualClock
@@ -251,7 +252,7 @@ class BusyClock(VirtualClock):
     """Time on a loop that is always late with what comes soon."""
 
     def call_later(self, delay: float, call: Callable[[], None]) -> Timer:
-        return super().call_later(delay + 0.1 if 0.0 < delay <= LOOK_FOR_SLOW else delay, call)
+        return super().call_later(delay + 0.1 if 0.0 < delay <= SLOW_LEAST else delay, call)
 
 
 def test_a_node_that_is_always_late_still_overtakes_the_slow() -> None:
