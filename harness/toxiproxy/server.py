@@ -13,10 +13,7 @@ from harness.spawner import Spawn, describe_exit, tail
 from harness.toxiproxy.control import ToxiproxyControl
 
 START_DEADLINE = 10.0  # s until its API answers
-ENVIRONMENT = {
-    "LOG_LEVEL": "error",  # at "warn" it writes a line for each of the tens of thousands of connections that end
-    "GOGC": "400",  # it collects garbage a quarter as often, which took a fifth of its processor time
-}
+ENVIRONMENT = {"LOG_LEVEL": "error"}  # at "warn" it writes a line for each of the tens of thousands of connections that end
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
