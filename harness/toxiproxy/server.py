@@ -13,7 +13,8 @@ from harness.spawner import Spawn, describe_exit, tail
 from harness.toxiproxy.control import ToxiproxyControl
 
 START_DEADLINE = 10.0  # s until its API answers
-ENVIRONMENT = {"LOG_LEVEL": "error"}  # at "warn" it writes a line for each of the tens of thousands of connections that end
+# At "warn" it writes a line for each of the tens of thousands of connections that end.
+ENVIRONMENT = {"LOG_LEVEL": "error"}
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
