@@ -9,7 +9,7 @@ from docker.errors import APIError, NotFound
 from docker.types import Ulimit
 
 from harness import descriptors
-from harness.containers.engine import Engine, translated
+from harness.containers.engine import Engine, retried, translated
 
 NOTHING = ["python3", "-I", "-S", "-c", ""]
 
@@ -51,6 +51,6 @@ def _starts(engine: Engine, image: str, files: int, labels: Mapping[str, str]) -
                 raise
             return False
         finally:
-            with suppress(NotFound):
-                engine.api.remove_container(made, force=True)
+            with suppress(NotFound):  # it is about to end by itself, at which Podman may refuse, once
+                retried(engine.api.remove_container)(made, force=True)
     return True

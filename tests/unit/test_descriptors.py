@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import requests
+import tenacity.nap
 from docker.errors import APIError
 
 from harness import descriptors
@@ -95,12 +97,34 @@ class Refuser:
 
     def start(self, container: str) -> None:
         if self._said:
-            response = requests.Response()
-            response.status_code = 500
-            raise APIError("500", response=response, explanation=self._said)
+            raise failure(self._said)
 
     def remove_container(self, container: str, *, force: bool) -> None:
         self.there.remove(container)
+
+
+def failure(said: str) -> APIError:
+    response = requests.Response()
+    response.status_code = 500
+    return APIError("500", response=response, explanation=said)
+
+
+def test_a_trial_that_ends_while_podman_removes_it_is_removed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=lambda _: None))
+    api, refusals = (
+        Refuser(""),
+        [failure("cannot remove container 71f2 as it could not be stopped: container state improper")],
+    )
+    remove = api.remove_container
+
+    def at_the_second_try(container: str, *, force: bool) -> None:
+        if refusals:
+            raise refusals.pop()
+        remove(container, force=force)
+
+    monkeypatch.setattr(api, "remove_container", at_the_second_try)
+    assert ulimits.can_be_set(Engine(api, "unix://", "4", "1", is_podman=True), "image", 100, {})
+    assert api.there == set()
 
 
 def test_podman_is_asked_whether_a_container_can_be_told_its_files() -> None:
