@@ -305,7 +305,4 @@ class DisjointLookup:
     def _first(self, contacts: Iterable[Contact]) -> list[Contact]:
         # two paths may have been told different addresses of one identifier
         of_each = {contact.id: contact for contact in contacts}.values()
-        return self._sorted(of_each)[: self._k]
-
-    def _sorted(self, contacts: Iterable[Contact]) -> list[Contact]:
-        return sorted(contacts, key=lambda contact: as_int(contact.id) ^ self._number)
+        return sorted(of_each, key=lambda contact: as_int(contact.id) ^ self._number)[: self._k]

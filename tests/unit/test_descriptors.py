@@ -111,10 +111,8 @@ def failure(said: str) -> APIError:
 
 def test_a_trial_that_ends_while_podman_removes_it_is_removed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tenacity.nap, "time", SimpleNamespace(sleep=lambda _: None))
-    api, refusals = (
-        Refuser(""),
-        [failure("cannot remove container 71f2 as it could not be stopped: container state improper")],
-    )
+    api = Refuser("")
+    refusals = [failure("cannot remove container 71f2 as it could not be stopped: container state improper")]
     remove = api.remove_container
 
     def at_the_second_try(container: str, *, force: bool) -> None:
