@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -38,6 +39,9 @@ from node.wire import (
 
 RECEIVE = 65536  # bytes a read
 SEND_LIMIT = 5.0  # s; a frozen node whose buffers are full must not block its clients for ever
+# s for a connection to be accepted. A port without a node refuses at once; a container that has ended is silent, since nobody
+# answers for its address (the kernel gives up after 3 s). A bridge takes well below a millisecond.
+CONNECT_WITHIN = 0.5
 ANSWER_SLACK = 1.0  # s on top of a ping's own timeout, for the answer that says that it timed out
 
 A = TypeVar("A", bound=Body)
@@ -139,19 +143,28 @@ class _Connection:
             pending.done.set()
 
 
+@dataclass
+class _Dial:
+    """An attempt to connect, of which all who need the connection wait for the end."""
+
+    over: threading.Event = field(default_factory=threading.Event)
+    connection: _Connection | None = None
+    failure: ClientRefused | None = None  # neither, if nobody answered
+
+
 class Client:
     """Talks to one node. Connects when first used, and anew after a connection broke. Thread-safe.
 
-    All methods raise a `ClientError`: ClientRefused if the node cannot be connected to, ClientTimeout after ``timeout``
-    seconds without an answer, ClientDisconnected if the connection breaks meanwhile, ClientProtocolError for an answer
-    that is not of this protocol and cluster, and for a request that does not fit into it.
+    All methods raise a `ClientError`: ClientRefused if the node cannot be connected to (it has seen nothing of the request),
+    ClientTimeout after ``timeout`` seconds without an answer, ClientDisconnected if the connection breaks meanwhile,
+    ClientProtocolError for an answer that is not of this protocol and cluster, and for a request that does not fit into it.
     """
 
-    def __init__(self, host: str, port: int, cluster: str, *, connect_timeout: float = 2.0) -> None:
+    def __init__(self, host: str, port: int, cluster: str) -> None:
         self._address = (host, port)
         self._cluster = cluster
-        self._connect_timeout = connect_timeout
         self._connection: _Connection | None = None
+        self._dial: _Dial | None = None  # under way
         self._lock = threading.Lock()
 
     def put(self, key: bytes, value: bytes, *, version: int = 0, ttl: float | None = None, timeout: float) -> PutResult:
@@ -177,6 +190,10 @@ class Client:
     def close(self) -> None:
         """Close the connection; the next request opens a new one."""
         with self._lock:
+            dial = self._dial
+        if dial is not None:
+            dial.over.wait()
+        with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -189,19 +206,43 @@ class Client:
         raise ClientProtocolError(f"expected {expected.__name__}, got: {said}")
 
     def _connected(self, timeout: float) -> _Connection:
-        with self._lock:
-            if self._connection is None or self._connection.broken is not None:
-                self._connection = self._connect(min(timeout, self._connect_timeout))
-            return self._connection
+        patience = min(timeout, CONNECT_WITHIN)
+        until = time.monotonic() + patience
+        while (left := until - time.monotonic()) > 0:
+            with self._lock:
+                if self._connection is not None and self._connection.broken is None:
+                    return self._connection
+                dial, first = self._dial or _Dial(), self._dial is None
+                self._dial = dial
+            if first:
+                self._carry_out(dial, left)
+            else:
+                dial.over.wait(left)
+            if dial.failure is not None:
+                raise dial.failure
+            if dial.connection is not None:
+                return dial.connection
+        raise self._refused(f"nobody answered within {patience:g} s")
+
+    def _carry_out(self, dial: _Dial, timeout: float) -> None:
+        """Connect once. That nobody answers in time is no failure of those who have more time."""
+        try:
+            dial.connection = self._connect(timeout)
+        except TimeoutError:
+            pass
+        except OSError as error:
+            dial.failure = self._refused(error.strerror or str(error))
+        finally:
+            with self._lock:
+                self._connection, self._dial = dial.connection, None
+            dial.over.set()
 
     def _connect(self, timeout: float) -> _Connection:
-        host, port = self._address
-        try:
-            sock = socket.create_connection(self._address, timeout)
-        except TimeoutError as error:
-            raise ClientTimeout(f"{host}:{port} did not accept a connection within {timeout:g} s") from error
-        except OSError as error:
-            raise ClientRefused(f"cannot connect to {host}:{port}: {error.strerror or error}") from error
+        sock = socket.create_connection(self._address, timeout)
         sock.settimeout(SEND_LIMIT)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return _Connection(sock, self._cluster)
+
+    def _refused(self, why: str) -> ClientRefused:
+        host, port = self._address
+        return ClientRefused(f"cannot connect to {host}:{port}: {why}")
