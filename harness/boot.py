@@ -110,6 +110,9 @@ def boot(
     version = server.start()
     links.create()
     links.apply(network)
+    by_hand = plan.experiment.get("durable") or plan.experiment.get("interactive")
+    if layout.direct or plan.actions or by_hand:  # else nobody here dials more than the session's own address
+        see_that_links_are_in_reach(topology, layout.dial)
     keeper.start()
     laid_out(topology, layout)
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
@@ -137,17 +140,14 @@ def boot(
         wait([starting], timeout=LOOK_EVERY)
     starting.result()
     cluster.wait_ready(deadline=deadline + BOOT_PER_NODE * len(plan.nodes), check=check)
-    by_hand = plan.experiment.get("durable") or plan.experiment.get("interactive")
-    if plan.actions or by_hand:  # a load alone needs none of this
-        see_that_links_are_in_reach(topology, layout.dial)
     return Booted(cluster, server, version, keeper)
 
 
 def see_that_links_are_in_reach(topology: Topology, dial: Dial = create_connection) -> None:
-    """Dial one proxy, where proxies have an address of their own: faults on links are observed by connections from here.
+    """Dial one proxy, where proxies have an address of their own: from here faults on links are observed, and nodes asked.
 
     Raises:
-        HarnessError: it cannot be reached, and so none of these faults could be told from one without effect.
+        HarnessError: it cannot be reached, and so no node could be, and no fault be told from one without effect.
     """
     if topology.proxy_host in ("", topology.host) or not topology.links:
         return
@@ -156,7 +156,7 @@ def see_that_links_are_in_reach(topology: Topology, dial: Dial = create_connecti
         dial(address, REACHED_WITHIN).close()
     except OSError as error:
         raise HarnessError(
-            f"faults on links are observed by dialing their proxies, and {address[0]}:{address[1]}, in Toxiproxy's container, "
+            f"nodes and links are dialled at addresses of their own, and {address[0]}:{address[1]}, in Toxiproxy's container, "
             f"cannot be reached from here ({error}): see whether a firewall drops what this machine sends to its own bridges, "
             "or use `--backend process`"
         ) from error
@@ -182,9 +182,12 @@ def make_members(
 ) -> list[Member]:
     """How every node of the plan is started."""
     addresses = [
-        NodeAddress(node.name, node.id, topology.host_of(node.name), topology.port_of(node.name), session.host)
+        NodeAddress(
+            node.name, node.id, topology.host_of(node.name), topology.port_of(node.name),
+            layout.client_host(node.name, session.host),
+        )
         for node in plan.nodes
-    ]
+    ]  # fmt: skip
     nodes, links = len(topology.names), len(topology.links)
     descriptors = backend.allow_descriptors(descriptors_needed(nodes, links))
     connections = connections_per_node(nodes, links, descriptors)

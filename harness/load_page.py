@@ -24,12 +24,12 @@ import psutil
 from harness import registry
 from harness.boot import boot
 from harness.cleanup import tidy_session
+from harness.cluster import Cluster
 from harness.environment import environment
 from harness.errors import KadstormError, LoadFailed, UsageError
 from harness.events import Events
 from harness.interrupt import Interrupt, Interrupted
 from harness.journal import Journal
-from harness.links import Topology
 from harness.load_options import patience as longest
 from harness.load_options import worker_options
 from harness.loading import READBACK_PER_KEY, check_cluster, client_site, preload_limit
@@ -111,7 +111,7 @@ class Page:
         self._events.emit("clock")
         sampler.start()
         locust = session.spawn(
-            self._command(session, server.path, zero, booted.cluster.topology),
+            self._command(session, server.path, zero, booted.cluster),
             name="locust", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._run_dir / LOAD_LOGS_DIR / LOG,
         )  # fmt: skip
         self._later(stack, lambda: self._end(locust, panel))
@@ -135,12 +135,13 @@ class Page:
             "the engine is elsewhere: latencies on the page have the way there and the tunnel in them (docs/containers.md)"
         )
 
-    def _command(self, session: Session, panel: Path, zero: float, topology: Topology) -> list[str]:
+    def _command(self, session: Session, panel: Path, zero: float, cluster: Cluster) -> list[str]:
         load = self._plan.experiment["load"]
         config = self._run_dir / LOAD_LOGS_DIR / "page.json"
-        sites = [client_site(topology, name) for name in load.get("sites", [])]
+        sites = [client_site(cluster.topology, name) for name in load.get("sites", [])]
         config.write_bytes(msgspec.json.encode({"load": worker_options(load), "sites": sites}))
-        gateways = ",".join(f"{name}={session.host}:{topology.port_of(name)}" for name in topology.names)
+        dialled = ((name, *address.dial) for name, address in cluster.addresses.items())
+        gateways = ",".join(f"{name}={host}:{port}" for name, host, port in dialled)
         found = find_spec("loadtests")
         assert found is not None
         assert found.submodule_search_locations

@@ -195,9 +195,15 @@ def load_configs(
     """The configuration of each load worker of a plan; see `driver_of`. Workers in quarters dial members as these do."""
     load = plan.experiment["load"]
     workers = load["processes"]
-    host_of = topology.host_of if layout.quarters is not None else lambda _: topology.host
     first = topology.names[: plan.experiment["cluster"]["nodes"]]  # joiners are no gateways
-    gateways = [{"name": name, "host": host_of(name), "port": topology.port_of(name)} for name in first]
+    gateways = [
+        {
+            "name": name,
+            "host": topology.host_of(name) if layout.quarters is not None else layout.client_host(name, topology.host),
+            "port": topology.port_of(name),
+        }
+        for name in first
+    ]
     configs = []
     for index in range(workers):
         name = f"load-{index}"

@@ -48,7 +48,7 @@ class Quarters:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where members are for each other. Clients reach all of them on the session's address, at the same ports."""
+    """Where members are for each other, and for clients: there, too, or on the session's address at the same ports."""
 
     place: Place
     proxy_host: str  # where Toxiproxy's links listen
@@ -56,6 +56,11 @@ class Layout:
     callers: tuple[str, ...] = ()  # the only networks from which members take connections; () is any
     dial: Dial = socket.create_connection  # how the harness reaches links
     quarters: Quarters | None = None  # None: load workers may be on this machine
+    direct: bool = False  # clients on this machine dial members at their own addresses
+
+    def client_host(self, member: str, session_host: str) -> str:
+        """Where clients on this machine dial a member."""
+        return self.hosts[member] if self.direct else session_host
 
 
 HERE = Layout("process", "", {})

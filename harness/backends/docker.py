@@ -1,10 +1,10 @@
 """Members as containers: one network per session, every member and Toxiproxy at an address of its own on it.
 
 - Members dial each other through Toxiproxy's container, and take connections from it and from the gateway (the clients
-  outside) alone.
-- Their ports, and those of Toxiproxy's API and of the lease, are published on the session's loopback address; links are not.
-- Where the session's network is none of this machine (`networks.is_here`), nothing is published: a tunnel leads to the same
-  ports, and load workers have to be on that network.
+  outside) alone. Those dial them where they are.
+- The ports of Toxiproxy's API and of the lease are published on the session's loopback address; members and links are not.
+- Where the session's network is none of this machine (`networks.is_here`), nothing is published: a tunnel leads from that
+  address to all of them, and load workers have to be on that network.
 - Readiness and exits are heard, not polled: an attached stream gives a container's first line and its end.
 - Every container ends by itself when the session's lease is not renewed (node/init.py). Toxiproxy's keeps it.
 """
@@ -137,7 +137,7 @@ class DockerBackend(Lives[_Container]):
             callers=(f"{network.toxiproxy}/32", f"{network.gateway}/32"),
         )
         if networks.is_here(network):
-            return layout
+            return replace(layout, direct=True)
         self._tunnel = self._dig()
         callers = (network.toxiproxy, network.tunnel, *network.workers)
         return replace(
@@ -416,7 +416,9 @@ class DockerBackend(Lives[_Container]):
             host["nano_cpus"] = int(limits["cpus"] * 1e9)
         if spec.keeps_data:
             host["binds"] = {self._volume(spec.name): {"bind": DATA, "mode": "rw"}}
-        return self._options(spec.name, spec.address, [spec.port] if spec.port else [], spec.command, **host)
+        # Published ports are for the tunnel alone: members of a network that is here are dialled where they are.
+        published = [spec.port] if spec.port and self._tunnel is not None else []
+        return self._options(spec.name, spec.address, published, spec.command, **host)
 
     def _volume(self, name: str) -> str:
         volume = self.container_name(name)

@@ -34,6 +34,8 @@ from harness.plan import make_plan
 from harness.records import NODE_LOGS_DIR
 from harness.session import Session, note_engine, state_dir
 from harness.toxiproxy import binary
+from node.client import Client
+from node.errors import ClientDisconnected, ClientRefused, ClientTimeout
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(300)]
 
@@ -140,14 +142,36 @@ def test_nodes_cannot_be_dialled_around_toxiproxy(make: Any, tmp_path: Path, eng
     assert inside(engine, b, knock.format(host=layout.hosts["a"], port=PORT)).strip() == "closed"
     assert inside(engine, b, knock.format(host=layout.proxy_host, port=PORT + 2)).strip() == "open"
     here = subprocess.run(
-        [sys.executable, "-m", "node", "ping", "--at", f"{backend._ground.host}:{PORT}"],
+        [sys.executable, "-m", "node", "ping", "--at", f"{layout.hosts['a']}:{PORT}"],
         capture_output=True,
         check=False,
     )
     assert here.returncode == 0, here.stderr
 
 
-def test_containers_have_no_privileges_and_publish_on_loopback_alone(make: Any, tmp_path: Path, engine: Engine) -> None:
+def test_a_gateway_that_was_killed_refuses_and_one_that_is_back_is_found_at_once(make: Any, tmp_path: Path) -> None:
+    backend, layout = make()
+    backend.toxiproxy(tmp_path / "toxiproxy.log").start()
+    serves = member(tmp_path, layout, "a", "node", "serve", "--host", layout.hosts["a"], "--port", str(PORT), port=PORT)
+    client = Client(layout.client_host("a", backend._ground.host), PORT, "kademlia")
+    for _ in range(2):
+        backend.start([serves], deadline=soon())
+        client.ping(timeout=10)
+        backend.pause("a")
+        with pytest.raises(ClientTimeout):
+            client.ping(timeout=0.3)
+        backend.resume("a")
+        backend.kill("a")
+        with pytest.raises((ClientRefused, ClientDisconnected)):
+            client.ping(timeout=10)
+        with pytest.raises(ClientRefused, match="nobody answered"):
+            client.ping(timeout=10)
+    client.close()
+
+
+def test_containers_have_no_privileges_and_publish_nothing_but_on_loopback(
+    make: Any, tmp_path: Path, engine: Engine
+) -> None:
     backend, layout = make(cpus=0.5, memory=64 * 2**20)
     backend.toxiproxy(tmp_path / "toxiproxy.log").start()
     backend.start([member(tmp_path, layout, "a", "python3", "-c", SERVES, port=PORT)], deadline=soon())
@@ -158,8 +182,8 @@ def test_containers_have_no_privileges_and_publish_on_loopback_alone(make: Any, 
         assert host["ReadonlyRootfs"] is True
         assert "no-new-privileges" in host["SecurityOpt"]
         assert seen["Config"]["User"] == docker.USER
-        bindings = [binding for many in host["PortBindings"].values() for binding in many]
-        assert bindings
+        bindings = [binding for many in (host["PortBindings"] or {}).values() for binding in many]
+        assert bool(bindings) == (name != "a"), "members are dialled at their own addresses"
         assert all(binding["HostIp"].startswith("127.") for binding in bindings)
     hosts = [
         engine.api.inspect_container(backend.container_name(name))["HostConfig"] for name in ("a", docker.TOXIPROXY)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -219,6 +220,25 @@ def test_a_lease_port_that_somebody_has_is_named_before_anything_is_made(make: A
         with pytest.raises(PortsTaken, match=f"port {LEASE_PORT} on {session.host} is taken"):
             backend.lay_out(["a"])
     assert not api.asked
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["this machine's engine", "another's"])
+def test_members_are_dialled_where_they_are_or_else_through_a_tunnel_from_the_sessions_address(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    backend, led = make(Making()), list[tuple[str, int, tuple[str, int]]]()
+    monkeypatch.setattr(docker, "check_free", lambda *_: None)
+    monkeypatch.setattr(networks, "create", lambda *_, **__: backend._network)
+    monkeypatch.setattr(networks, "is_here", lambda _: here)
+    tunnel = SimpleNamespace(publish=lambda *where: led.append(where), close=lambda: None, over=False)
+    monkeypatch.setattr(backend, "_dig", lambda: tunnel)
+    layout = backend.lay_out(["a"])
+    spec = replace(member(tmp_path), address=layout.hosts["a"], port=10_000)
+    options = backend._member_options(spec)
+    assert layout.direct == here
+    assert options["ports"] == []
+    assert not options["host_config"].get("PortBindings")
+    assert led == ([] if here else [("127.0.0.1", 10_000, (layout.hosts["a"], 10_000))])
 
 
 def test_a_limit_that_the_engine_discards_is_an_error_and_other_warnings_are_not() -> None:

@@ -8,6 +8,7 @@ import os
 import socket
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,14 +18,15 @@ from docker.errors import NotFound
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import load_page
+from harness import load_page, loading
 from harness.backends import Layout, Quarters
 from harness.containers.engine import Engine
 from harness.containers.load_abroad import ASKED, ROWS, Rows, Translator, put_config
 from harness.errors import LoadFailed
 from harness.links import Topology
 from harness.loading import load_configs, worker_spawn
-from harness.records import PlannedNode
+from harness.records import LOAD_LOGS_DIR, PlannedNode
+from harness.targets import NodeAddress
 
 UP = b'{"event":"up"}\n'
 
@@ -171,22 +173,39 @@ def placed() -> tuple[Any, Any, Topology, Layout]:
 
 
 @pytest.mark.parametrize(
-    ("quarters", "dialled"),
+    ("given", "dialled"),
     [
-        (None, ["127.20.248.1", "127.20.248.1"]),
-        (Quarters("n", "10.192.0.2:1", ("10.192.0.4",)), ["10.192.0.16", "10.192.0.17"]),
+        ({}, ["127.20.248.1", "127.20.248.1"]),
+        ({"direct": True}, ["10.192.0.16", "10.192.0.17"]),
+        ({"quarters": Quarters("n", "10.192.0.2:1", ("10.192.0.4",))}, ["10.192.0.16", "10.192.0.17"]),
     ],
 )
-def test_workers_beside_the_nodes_dial_them_at_their_own_addresses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quarters: Quarters | None, dialled: list[str]
+def test_workers_that_reach_the_nodes_network_dial_them_at_their_own_addresses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: dict[str, Any], dialled: list[str]
 ) -> None:
-    from harness import loading
-
     monkeypatch.setattr(loading, "worker_options", lambda _: {})
     plan, session, topology, layout = placed()
-    object.__setattr__(layout, "quarters", quarters)
+    layout = replace(layout, **given)
     configs = load_configs(plan, session, tmp_path, topology, layout)
     assert [[gateway["host"] for gateway in config["gateways"]] for config in configs] == [dialled] * 2
+
+
+@pytest.mark.parametrize(("direct", "dialled"), [(True, "10.192.0.16"), (False, "127.20.248.1")])
+def test_the_page_dials_nodes_where_their_addresses_say(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, direct: bool, dialled: str
+) -> None:
+    monkeypatch.setattr(load_page, "worker_options", lambda _: {})
+    monkeypatch.setattr(load_page, "shown_in_the_form", lambda _: [])
+    plan, session, topology, layout = placed()
+    (tmp_path / LOAD_LOGS_DIR).mkdir()
+    layout = replace(layout, direct=direct)
+    node = NodeAddress("node-0", "0", "10.192.0.16", 10_000, layout.client_host("node-0", "127.20.248.1"))
+    page: Any = load_page.Page.__new__(load_page.Page)
+    page._plan, page._run_dir, page._host, page._port = plan, tmp_path, "127.0.0.1", 1
+    plan.experiment["load"]["processes"] = 1
+    cluster: Any = SimpleNamespace(topology=topology, addresses={"node-0": node})
+    command = page._command(session, tmp_path, 0.0, cluster)
+    assert command[command.index("-H") + 1] == f"node-0={dialled}:10000"
 
 
 def test_the_pages_clients_are_here_so_sites_are_refused_and_the_way_is_told() -> None:
