@@ -72,6 +72,13 @@ def renew(port: int, token: str = TOKEN) -> bytes:
             return b""
 
 
+def renew_for(port: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert renew(port) == b"."
+        time.sleep(0.3)
+
+
 def test_the_exit_code_of_the_command_is_passed_on(start: Start) -> None:
     assert start("sh", "-c", "exit 7").wait(10) == 7
     assert start("sh", "-c", "kill -9 $$").wait(10) == 128 + signal.SIGKILL
@@ -123,10 +130,7 @@ def test_a_command_that_ignores_the_request_is_killed(start: Start, port: int) -
 def test_renewals_keep_keeper_and_followers_running_and_their_end_ends_both(start: Start, port: int) -> None:
     keeper = start("--lease", "2", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
-    until = time.monotonic() + 5
-    while time.monotonic() < until:  # two and a half leases
-        assert renew(port) == b"."
-        time.sleep(0.3)
+    renew_for(port, 5.0)  # two and a half leases
     assert keeper.poll() is None
     assert follower.poll() is None
     assert keeper.wait(10) == follower.wait(10) == 128 + signal.SIGTERM
@@ -203,6 +207,21 @@ def child_of(process: subprocess.Popen[str]) -> psutil.Process:
 
 def is_frozen(process: psutil.Process) -> bool:
     return bool(process.status() == psutil.STATUS_STOPPED)
+
+
+def test_who_is_frozen_for_longer_than_the_lease_goes_on_if_that_was_renewed_meanwhile(
+    start: Start, port: int
+) -> None:
+    start("--lease", "2", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
+    child_of(follower)
+    renew_for(port, 1.5)  # it has dialled
+    os.killpg(follower.pid, signal.SIGSTOP)
+    renew_for(port, 3.0)
+    os.killpg(follower.pid, signal.SIGCONT)
+    renew_for(port, 3.0)
+    assert follower.poll() is None
+    assert follower.wait(10) == 128 + signal.SIGTERM
 
 
 def test_asked_for_followers_freeze_their_commands_and_end_them_with_their_lease(start: Start, port: int) -> None:
