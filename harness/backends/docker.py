@@ -38,7 +38,7 @@ from harness.backends import (
 from harness.backends.lives import Life, Lives
 from harness.containers import ability, images, labels, networks, ulimits
 from harness.containers import engine as engines
-from harness.containers.engine import Engine, retried, translated
+from harness.containers.engine import Engine, retried, told, translated
 from harness.containers.leftovers import remove_session, sweep_abandoned
 from harness.containers.streams import Streams
 from harness.containers.tunnel import FAR_END, Tunnel
@@ -459,7 +459,7 @@ class DockerBackend(Lives[_Container]):
         except NotFound:
             return "killed by SIGKILL"  # removed by force, which is how a session ends
         except Exception as error:  # the engine has gone, and with it all that could tell
-            return f"nobody knows how: {error}"
+            return f"nobody knows how, since the engine does not answer: {told(error)}"
 
 
 def check_limits(name: str, host: Mapping[str, Any], warnings: Sequence[str]) -> None:

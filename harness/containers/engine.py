@@ -70,7 +70,7 @@ def connect(url: str | None = None) -> Engine:
         try:
             return _connect(where, tls)
         except (DockerException, requests.RequestException, OSError) as error:
-            tried.append(f"{where}: {_first_line(error)}")
+            tried.append(f"{where}: {told(error)}")
     raise EngineUnavailable("no container engine answers (" + "; ".join(tried) + "): " + HOW_TO_GET_ONE)
 
 
@@ -109,7 +109,7 @@ def translated(doing: str) -> Iterator[None]:
     except APIError as error:
         raise EngineFailed(f"{doing}: the engine said: {error.explanation or error}") from error
     except (DockerException, requests.RequestException, OSError) as error:
-        raise EngineFailed(f"{doing}: the engine does not answer as it should: {_first_line(error)}") from error
+        raise EngineFailed(f"{doing}: the engine does not answer as it should: {told(error)}") from error
 
 
 def may_pass(error: BaseException) -> bool:
@@ -192,7 +192,7 @@ def _context_named(name: str) -> tuple[str, TLSConfig | None]:
     try:
         context = ContextAPI.get_context(name)
     except Exception as error:  # whatever is wrong with its files
-        raise EngineUnavailable(f"DOCKER_CONTEXT={name}: that context cannot be read: {_first_line(error)}") from error
+        raise EngineUnavailable(f"DOCKER_CONTEXT={name}: that context cannot be read: {told(error)}") from error
     if context is None:
         raise EngineUnavailable(
             f"DOCKER_CONTEXT={name}: there is no such context: `docker context ls` lists them; "
@@ -205,5 +205,14 @@ def _place_of(context: Any) -> tuple[str, TLSConfig | None]:
     return str(context.Host).replace("http+unix://", "unix://", 1), context.TLSConfig  # as the client itself spells it
 
 
-def _first_line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What an error of the engine's client says, in a line: the reason, where that is wrapped into others."""
+    if isinstance(error, DockerException) and not isinstance(error, APIError) and error.__cause__ is not None:
+        return told(error.__cause__)
+    reasons = [each for each in error.args if isinstance(each, BaseException)]
+    if reasons:
+        words = [str(each) for each in error.args if isinstance(each, str)]
+        return ": ".join([*words, told(reasons[-1])]).replace(".: ", ": ")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

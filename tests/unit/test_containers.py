@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import requests
-from docker.errors import APIError, ImageNotFound
+from docker.errors import APIError, DockerException, ImageNotFound
 from hypothesis import given
 from hypothesis import strategies as st
+from urllib3.exceptions import ProtocolError
 
 from harness.backends.docker import describe_end
 from harness.containers import engine, images, labels, networks, rootfs
+from harness.containers.engine import told
 from harness.containers.streams import Streams
 from harness.errors import EngineUnavailable, ImageFailed
 from harness.targets import ImageRecipe
@@ -103,6 +105,27 @@ def test_only_what_may_pass_is_tried_again() -> None:
     assert not engine.may_pass(api(404, "no such container"))
     assert not engine.may_pass(api(409, "name already in use"))
     assert not engine.may_pass(ValueError())
+
+
+ABORTED = requests.ConnectionError(
+    ProtocolError("Connection aborted.", FileNotFoundError(2, "No such file or directory"))
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ABORTED, "Connection aborted: No such file or directory"),
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (requests.ReadTimeout("it took too long\nfor us"), "it took too long"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_went_wrong_with_an_engine_is_said_without_what_it_is_wrapped_into(error: Exception, text: str) -> None:
+    assert told(error) == text
+    wrapped = DockerException(f"Error while fetching server API version: {error}")
+    wrapped.__cause__ = error
+    assert told(wrapped) == text
 
 
 def test_what_the_user_names_is_the_only_engine_tried(monkeypatch: pytest.MonkeyPatch) -> None:
