@@ -209,9 +209,7 @@ def is_frozen(process: psutil.Process) -> bool:
     return bool(process.status() == psutil.STATUS_STOPPED)
 
 
-def test_who_is_frozen_for_longer_than_the_lease_goes_on_if_that_was_renewed_meanwhile(
-    start: Start, port: int
-) -> None:
+def test_who_is_frozen_for_longer_than_the_lease_goes_on_if_that_was_renewed_meanwhile(start: Start, port: int) -> None:
     start("--lease", "2", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
     child_of(follower)
