@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import socket
 import threading
 import time
@@ -39,9 +40,10 @@ from node.wire import (
 
 RECEIVE = 65536  # bytes a read
 SEND_LIMIT = 5.0  # s; a frozen node whose buffers are full must not block its clients for ever
-# s for a connection to be accepted. A port without a node refuses at once; a container that has ended is silent, since nobody
-# answers for its address (the kernel gives up after 3 s). A bridge takes well below a millisecond.
-CONNECT_WITHIN = 0.5
+# s for a connection to be accepted, so that one lost request for it is made up for (TCP sends it again after 1 s). A port
+# without a node refuses at once; a container that has ended is silent, since nobody answers for its address.
+CONNECT_WITHIN = 1.2
+ABANDONED = 1.0  # s after its time is up: a dial whose thread was interrupted has no end
 ANSWER_SLACK = 1.0  # s on top of a ping's own timeout, for the answer that says that it timed out
 
 A = TypeVar("A", bound=Body)
@@ -69,8 +71,11 @@ class _Connection:
         self._reader = threading.Thread(target=self._read, name="node-client", daemon=True)
         self._reader.start()
 
-    def request(self, message: Request, timeout: float) -> Body:
-        """Send and wait. Raises ClientTimeout, ClientDisconnected or ClientProtocolError."""
+    def request(self, message: Request, timeout: float, spent: float = 0.0) -> Body:
+        """Send and wait, of ``timeout`` seconds for what is not ``spent``.
+
+        Raises ClientTimeout, ClientDisconnected or ClientProtocolError.
+        """
         pending, rid = _Pending(), next(self._rids)
         frame = self._frame(rid, message)
         try:
@@ -79,11 +84,11 @@ class _Connection:
                     raise self.broken
                 self._waiting[rid] = pending
                 self._socket.sendall(frame)
-            if not pending.done.wait(timeout):
+            if not pending.done.wait(max(0.0, timeout - spent)):
                 raise ClientTimeout(f"no answer within {timeout:g} s")
         except OSError as error:  # half a frame may have left: nothing more can be said on this connection
             self._fail(ClientDisconnected(f"the connection was lost: {error.strerror or error}"))
-            self._hang_up()
+            self.hang_up()
             raise ClientDisconnected(f"the connection was lost: {error.strerror or error}") from error
         finally:
             self._waiting.pop(rid, None)
@@ -100,11 +105,12 @@ class _Connection:
 
     def close(self) -> None:
         """Break the connection and wait for its reader."""
-        self._hang_up()
+        self.hang_up()
         if self._reader is not threading.current_thread():
             self._reader.join()
 
-    def _hang_up(self) -> None:
+    def hang_up(self) -> None:
+        """Break the connection; its reader ends by that."""
         with contextlib.suppress(OSError):  # not connected any more: the reader has noticed or is about to
             self._socket.shutdown(socket.SHUT_RDWR)
 
@@ -147,9 +153,14 @@ class _Connection:
 class _Dial:
     """An attempt to connect, of which all who need the connection wait for the end."""
 
+    ends: float  # monotonic; it takes no longer
     over: threading.Event = field(default_factory=threading.Event)
     connection: _Connection | None = None
-    failure: ClientRefused | None = None  # neither, if nobody answered
+    failure: Exception | None = None  # neither, if nobody answered
+
+    def wait(self, until: float = math.inf) -> None:
+        """Until it is over, or somebody should have been."""
+        self.over.wait(max(0.0, min(until, self.ends + ABANDONED) - time.monotonic()))
 
 
 class Client:
@@ -165,6 +176,7 @@ class Client:
         self._cluster = cluster
         self._connection: _Connection | None = None
         self._dial: _Dial | None = None  # under way
+        self._closings = 0
         self._lock = threading.Lock()
 
     def put(self, key: bytes, value: bytes, *, version: int = 0, ttl: float | None = None, timeout: float) -> PutResult:
@@ -188,60 +200,75 @@ class Client:
         return self._ask(PingVia(contact, nonce, timeout, padding), PingReport, timeout + ANSWER_SLACK)
 
     def close(self) -> None:
-        """Close the connection; the next request opens a new one."""
+        """Close the connection, and let go of those that wait for one; the next request opens a new one."""
         with self._lock:
+            self._closings += 1
             dial = self._dial
         if dial is not None:
-            dial.over.wait()
+            dial.wait()
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
 
     def _ask(self, message: Request, expected: type[A], timeout: float) -> A:
-        answer = self._connected(timeout).request(message, timeout)
+        began = time.monotonic()
+        connection = self._connected(timeout)
+        answer = connection.request(message, timeout, time.monotonic() - began)
         if isinstance(answer, expected):
             return answer
         said = answer.why if isinstance(answer, Refusal) else type(answer).__name__
         raise ClientProtocolError(f"expected {expected.__name__}, got: {said}")
 
     def _connected(self, timeout: float) -> _Connection:
-        patience = min(timeout, CONNECT_WITHIN)
-        until = time.monotonic() + patience
-        while (left := until - time.monotonic()) > 0:
+        patience = max(0.0, min(timeout, CONNECT_WITHIN))
+        until, closings = time.monotonic() + patience, self._closings
+        while True:
+            now = time.monotonic()
             with self._lock:
                 if self._connection is not None and self._connection.broken is None:
                     return self._connection
-                dial, first = self._dial or _Dial(), self._dial is None
-                self._dial = dial
-            if first:
-                self._carry_out(dial, left)
+                if self._closings > closings:
+                    raise ClientDisconnected("the client was closed")
+                if now >= until:
+                    raise self._refused(f"nobody answered within {patience:g} s")
+                dial, mine = self._dial, self._dial is None or now > self._dial.ends + ABANDONED
+                if dial is None or mine:
+                    dial = self._dial = _Dial(until)
+            if mine:
+                self._carry_out(dial)
             else:
-                dial.over.wait(left)
+                dial.wait(until)
             if dial.failure is not None:
-                raise dial.failure
+                raise self._refused(getattr(dial.failure, "strerror", "") or str(dial.failure)) from dial.failure
             if dial.connection is not None:
                 return dial.connection
-        raise self._refused(f"nobody answered within {patience:g} s")
 
-    def _carry_out(self, dial: _Dial, timeout: float) -> None:
+    def _carry_out(self, dial: _Dial) -> None:
         """Connect once. That nobody answers in time is no failure of those who have more time."""
         try:
-            dial.connection = self._connect(timeout)
+            dial.connection = self._connect(max(0.001, dial.ends - time.monotonic()))
         except TimeoutError:
             pass
-        except OSError as error:
-            dial.failure = self._refused(error.strerror or str(error))
+        except (OSError, ValueError, OverflowError) as error:  # the last two: no address at all
+            dial.failure = error
         finally:
             with self._lock:
-                self._connection, self._dial = dial.connection, None
+                if self._dial is dial:
+                    self._connection, self._dial = dial.connection, None
+                elif dial.connection is not None:  # another took its place, as that of one that was interrupted
+                    dial.connection.hang_up()
             dial.over.set()
 
     def _connect(self, timeout: float) -> _Connection:
         sock = socket.create_connection(self._address, timeout)
-        sock.settimeout(SEND_LIMIT)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return _Connection(sock, self._cluster)
+        try:
+            sock.settimeout(SEND_LIMIT)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _Connection(sock, self._cluster)
+        except BaseException:
+            sock.close()
+            raise
 
     def _refused(self, why: str) -> ClientRefused:
         host, port = self._address

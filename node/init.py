@@ -255,9 +255,10 @@ class Watch:
             self._pass_signals_on()
             now = time.monotonic()
             if now >= self._lease.ends:
-                self._wait(
-                    0.0
-                )  # we may have been frozen for that long, and what renewed the lease meanwhile not been read
+                # We may have been frozen for that long, and what renewed the lease meanwhile not been read. Twice: who calls
+                # is let in first, and heard then.
+                self._wait(0.0)
+                self._wait(0.0)
                 if now >= self._lease.ends:
                     self._end_it(now)
             if self._lease.still and not self._frozen:

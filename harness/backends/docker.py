@@ -285,7 +285,7 @@ class DockerBackend(Lives[_Container]):
                 return
             raise MemberFailed(f"{doing} {name}: the engine said: {error.explanation or error}") from error
         except Exception as error:
-            raise MemberFailed(f"{doing} {name}: {error}") from error
+            raise MemberFailed(f"{doing} {name}: the engine does not answer: {told(error)}") from error
 
     def launch(self, spec: MemberSpec) -> _Container:
         """See `Lives`."""

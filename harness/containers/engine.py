@@ -209,10 +209,10 @@ def told(error: BaseException) -> str:
     """What an error of the engine's client says, in a line: the reason, where that is wrapped into others."""
     if isinstance(error, DockerException) and not isinstance(error, APIError) and error.__cause__ is not None:
         return told(error.__cause__)
-    reasons = [each for each in error.args if isinstance(each, BaseException)]
+    reasons = [each for each in (*error.args, getattr(error, "reason", None)) if isinstance(each, BaseException)]
     if reasons:
-        words = [str(each) for each in error.args if isinstance(each, str)]
-        return ": ".join([*words, told(reasons[-1])]).replace(".: ", ": ")
+        words = [each.rstrip(".") for each in error.args if isinstance(each, str) and not hasattr(error, "reason")]
+        return ": ".join([*words, told(reasons[-1])])
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

@@ -3,8 +3,8 @@
     clients here ─▶ listeners on the session's address ─▶ near end ══ the engine's own connection ══▶ far end ─▶ containers
 
 The far end (`channels.py`) is one more container of the session, at an address of its own, attached by its standard input and
-output; nothing is published anywhere. Ports are those that would have been published, so whoever dials them knows no tunnel. A
-connection that the far end cannot make is reset here; `dial` says so, as a direct dial would.
+output; nothing is published anywhere. Nodes and Toxiproxy are at the session's address, at ports of their own, so whoever dials
+them knows no tunnel. A connection that the far end cannot make is reset here; `dial` says so, as a direct dial would.
 
 The near end has a thread for its event loop and one for each direction of the engine's connection, which may be TLS.
 """

@@ -352,8 +352,9 @@ def test_a_storm_in_containers_passes_and_leaves_nothing(experiment: Any, tmp_pa
     assert session_of(folder) not in leftovers.find(engine)
 
 
-def test_a_cluster_whose_links_cannot_be_dialled_from_here_fails_at_once(
-    experiment: Any, toxiproxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("faults", [1, 0], ids=["with a fault", "a load alone"])
+def test_a_cluster_that_cannot_be_dialled_from_here_fails_at_once(
+    experiment: Any, toxiproxy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, faults: int
 ) -> None:
     def unroutable(address: tuple[str, int], timeout: float, /) -> socket.socket:
         raise TimeoutError("timed out")
@@ -362,7 +363,7 @@ def test_a_cluster_whose_links_cannot_be_dialled_from_here_fails_at_once(
     monkeypatch.setattr(DockerBackend, "lay_out", lambda *given: replace(lay_out(*given), dial=unroutable))
     (tmp_path / NODE_LOGS_DIR).mkdir()
     fault = {"at": "1s", "for": "1s", "latency": {"latency": "9ms", "from": "all", "to": "all"}}
-    plan = make_plan(load_experiment(experiment(timeline=[fault]), []))
+    plan = make_plan(load_experiment(experiment(timeline=[fault] * faults), []))
     with (
         Session(tmp_path) as session,
         ExitStack() as stack,

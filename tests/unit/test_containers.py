@@ -18,7 +18,8 @@ import requests
 from docker.errors import APIError, DockerException, ImageNotFound
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib3.exceptions import ProtocolError
+from urllib3.connectionpool import HTTPConnectionPool as Pool
+from urllib3.exceptions import MaxRetryError, NewConnectionError, ProtocolError
 
 from harness.backends.docker import describe_end
 from harness.containers import engine, images, labels, networks, rootfs
@@ -111,6 +112,16 @@ ABORTED = requests.ConnectionError(
     ProtocolError("Connection aborted.", FileNotFoundError(2, "No such file or directory"))
 )
 
+NOT_THERE = requests.ConnectionError(
+    MaxRetryError(
+        Pool("127.0.0.1", 1),
+        "/version",
+        NewConnectionError(
+            Pool("127.0.0.1", 1), "Failed to establish a new connection: [Errno 111] Connection refused"
+        ),  # type: ignore[arg-type]
+    )
+)
+
 
 @pytest.mark.parametrize(
     ("error", "text"),
@@ -119,6 +130,8 @@ ABORTED = requests.ConnectionError(
         (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
         (requests.ReadTimeout("it took too long\nfor us"), "it took too long"),
         (OSError(), "OSError"),
+        (PermissionError(13, "Permission denied", "/var/run/docker.sock"), "Permission denied: /var/run/docker.sock"),
+        (NOT_THERE, f"{Pool('127.0.0.1', 1)}: Failed to establish a new connection: [Errno 111] Connection refused"),
     ],
 )
 def test_what_went_wrong_with_an_engine_is_said_without_what_it_is_wrapped_into(error: Exception, text: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from node import client as module
 from node.client import CONNECT_WITHIN, Client
-from node.errors import ClientDisconnected, ClientRefused
+from node.errors import ClientDisconnected, ClientRefused, ClientTimeout
 
 HOST, CLUSTER = "127.0.0.1", "c"
 LIMIT = 20.0  # s
@@ -45,7 +45,7 @@ class Dials:
                 return super().wait(timeout)
 
         dial = module._Dial
-        monkeypatch.setattr(module, "_Dial", lambda: dial(over=Over()))
+        monkeypatch.setattr(module, "_Dial", lambda ends: dial(ends, over=Over()))
 
     def _dial(self, _: tuple[str, int], timeout: float) -> socket.socket:
         self.count += 1
@@ -69,7 +69,7 @@ def ping(client: Client, timeout: float = LIMIT) -> Exception | None:
 
 def test_a_silent_address_has_seen_nothing_of_the_request_which_is_refused(silent: int) -> None:
     client = Client(HOST, silent, CLUSTER)
-    with pytest.raises(ClientRefused, match=rf"cannot connect to {HOST}:{silent}: nobody answered within 0\.5 s"):
+    with pytest.raises(ClientRefused, match=rf"cannot connect to {HOST}:{silent}: nobody answered within 1\.2 s"):
         client.ping(timeout=LIMIT)
     with pytest.raises(ClientRefused, match=r"nobody answered within 0\.1 s"):
         client.ping(timeout=0.1)
@@ -95,6 +95,7 @@ def test_all_who_need_a_connection_wait_for_one_dial_and_hear_what_it_was_told(m
     with ThreadPoolExecutor(CALLERS) as pool:
         said = list(pool.map(lambda _: ping(client), range(CALLERS)))
     assert {str(one) for one in said} == {f"cannot connect to {HOST}:1: Connection refused"}
+    assert len({id(one) for one in said}) == CALLERS, "each has its own, with its own way to it"
     assert dials.count == 1
 
 
@@ -112,7 +113,6 @@ def test_who_has_more_time_dials_again_where_the_first_gave_up(monkeypatch: Any)
         return connected
 
     dials = Dials(monkeypatch, [give_up, accept])
-    monkeypatch.setattr(module, "CONNECT_WITHIN", LIMIT)
     client = Client(HOST, 1, CLUSTER)
     with ThreadPoolExecutor(2) as pool:
         hasty = pool.submit(ping, client, 0.2)
@@ -149,3 +149,55 @@ def test_closing_waits_for_the_dial_under_way_and_leaves_no_connection(monkeypat
         pass  # its end is what we wait for
     there.close()
     server.close()
+
+
+def test_who_waits_for_a_silent_dial_of_a_client_that_is_closed_does_not_dial_again(monkeypatch: Any) -> None:
+    may_end = threading.Event()
+
+    def silent(_: float) -> socket.socket:
+        assert may_end.wait(LIMIT)
+        raise TimeoutError("timed out")
+
+    dials = Dials(monkeypatch, [silent])
+    monkeypatch.setattr(module, "CONNECT_WITHIN", LIMIT)
+    client = Client(HOST, 1, CLUSTER)
+    with ThreadPoolExecutor(3) as pool:
+        asking = [pool.submit(ping, client) for _ in range(2)]
+        dials.await_waiting(1)
+        closing = pool.submit(client.close)
+        dials.await_waiting(1)
+        may_end.set()
+        closing.result(LIMIT)
+        assert {str(one.result(LIMIT)) for one in asking} == {"the client was closed"}
+    assert dials.count == 1
+
+
+def test_a_dial_whose_thread_was_interrupted_holds_nobody_up_for_ever(monkeypatch: Any) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "ABANDONED", 0.1)
+    client = Client(HOST, 1, CLUSTER)
+    with monkeypatch.context() as patched:
+        patched.setattr(Client, "_carry_out", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            client.ping(timeout=0.1)
+    client.close()
+    with socket.create_server((HOST, 0)) as server:
+        client._address = server.getsockname()
+        asking = threading.Thread(target=ping, args=(client,))
+        asking.start()
+        server.settimeout(LIMIT)
+        server.accept()[0].close()
+        asking.join(LIMIT)
+        assert not asking.is_alive()
+
+
+def test_a_request_without_time_is_no_refusal_where_there_is_a_connection() -> None:
+    with socket.create_server((HOST, 0)) as server:
+        client = Client(*server.getsockname(), CLUSTER)
+        with pytest.raises(ClientTimeout):
+            client.ping(timeout=0.1)
+        with pytest.raises(ClientTimeout):
+            client.ping(timeout=0.0)
+        client.close()
