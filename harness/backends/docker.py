@@ -279,13 +279,14 @@ class DockerBackend(Lives[_Container]):
         """Do something to a container; that it has ended meanwhile is no failure."""
         name = life.spec.name
         try:
-            retried(call)(life.id)
-        except APIError as error:
-            if error.status_code in (404, 409) and (life.ended.wait(0.5) or self.state(name) == "dead"):
+            with translated(f"{doing} {name}"):
+                retried(call)(life.id)
+        except EngineFailed as error:
+            said = error.__cause__
+            gone = isinstance(said, APIError) and said.status_code in (404, 409)
+            if gone and (life.ended.wait(0.5) or self.state(name) == "dead"):
                 return
-            raise MemberFailed(f"{doing} {name}: the engine said: {error.explanation or error}") from error
-        except Exception as error:
-            raise MemberFailed(f"{doing} {name}: the engine does not answer: {told(error)}") from error
+            raise MemberFailed(str(error)) from error
 
     def launch(self, spec: MemberSpec) -> _Container:
         """See `Lives`."""
