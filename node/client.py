@@ -158,9 +158,14 @@ class _Dial:
     connection: _Connection | None = None
     failure: Exception | None = None  # neither, if nobody answered
 
+    @property
+    def lost_at(self) -> float:
+        """From when on nobody waits for it any more."""
+        return self.ends + ABANDONED
+
     def wait(self, until: float = math.inf) -> None:
-        """Until it is over, or somebody should have been."""
-        self.over.wait(max(0.0, min(until, self.ends + ABANDONED) - time.monotonic()))
+        """Until it is over, or lost."""
+        self.over.wait(max(0.0, min(until, self.lost_at) - time.monotonic()))
 
 
 class Client:
@@ -232,10 +237,9 @@ class Client:
                     raise ClientDisconnected("the client was closed")
                 if now >= until:
                     raise self._refused(f"nobody answered within {patience:g} s")
-                dial, mine = self._dial, self._dial is None or now > self._dial.ends + ABANDONED
-                if dial is None or mine:
-                    dial = self._dial = _Dial(until)
-            if mine:
+                under_way = self._dial_under_way(now)
+                dial = self._dial = under_way or _Dial(until)
+            if under_way is None:
                 self._carry_out(dial)
             else:
                 dial.wait(until)
@@ -243,6 +247,10 @@ class Client:
                 raise self._refused(getattr(dial.failure, "strerror", "") or str(dial.failure)) from dial.failure
             if dial.connection is not None:
                 return dial.connection
+
+    def _dial_under_way(self, now: float) -> _Dial | None:
+        """The dial that somebody else carries out, unless it was lost."""
+        return self._dial if self._dial is not None and now <= self._dial.lost_at else None
 
     def _carry_out(self, dial: _Dial) -> None:
         """Connect once. That nobody answers in time is no failure of those who have more time."""
