@@ -222,6 +222,20 @@ def test_who_is_frozen_for_longer_than_the_lease_goes_on_if_that_was_renewed_mea
     assert follower.wait(10) == 128 + signal.SIGTERM
 
 
+def test_a_keeper_that_is_frozen_for_longer_than_the_lease_hears_who_called_meanwhile(start: Start, port: int) -> None:
+    keeper = start("--lease", "2", "--keep", str(port), *SLEEPS)
+    child_of(keeper)
+    assert renew(port) == b"."
+    os.killpg(keeper.pid, signal.SIGSTOP)
+    began = time.monotonic()
+    while time.monotonic() < began + 3.0:
+        assert renew(port) == b"", "it is frozen"
+    os.killpg(keeper.pid, signal.SIGCONT)
+    assert set(renew(port)) == set(b"."), "one for each of those that are heard by now"
+    renew_for(port, 3.0)
+    assert keeper.poll() is None
+
+
 def test_asked_for_followers_freeze_their_commands_and_end_them_with_their_lease(start: Start, port: int) -> None:
     keeper = start("--lease", "2", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
