@@ -13,7 +13,7 @@
   Expiry stays what it was. Who is not among the k closest any more, since others have come, hears of no such turn. It
   asks the SENDERS closest whether they hold the record, and rests for DISTANT times as long if they do: else each
   newcomer would add one republisher for each of its keys, for ever.
-- On leaving, records go to those that become holders by it.
+- On leaving, records go to those that become holders by it (`bequest.py`).
 - Hand-off: a contact that is new, was restarted (another incarnation), or answers again after an outage gets the
   records that it should hold and may lack. The SENDERS holders closest to the key send them (the paper names one; the
   second is there for when the first has just died). Who may lack a record too, because it was not steady when that
@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from node.bequest import Bequest
 from node.errors import RpcError
 from node.ids import BITS, BYTES, Range, as_int, distance, sibling
 from node.peer import UNKNOWN, OnResult, Peer
@@ -105,6 +106,7 @@ class Maintenance:
         self._alive = 0
         self._changed = False  # neighbours came or contacts were lost, since we last looked around
         self._leaving: Callable[[], None] | None = None
+        self._bequest: Bequest | None = None  # once we leave
         self._join_pause = JOIN_PAUSE
         self._new_until = peer.clock.monotonic() + NEW_FOR
         self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
@@ -123,19 +125,16 @@ class Maintenance:
         self._republish()
 
     def leave(self, left: Callable[[], None]) -> None:
-        """Hand the records to the next closest, then call ``left``; after LEAVE_MOST seconds in any case.
-
-        A record goes to the contact that becomes a holder when we are gone: the k-th closest of the others.
-        """
+        """Hand the records to the next closest, then call ``left``; after LEAVE_MOST seconds in any case."""
         self._leaving = left
         self._peer.leaving = True  # what came now would go with us
         self._peer.clock.call_later(LEAVE_MOST, self._left)
-        k = self._peer.settings.k
-        for kept in list(self._peer.storage.kept()):
-            others = self._peer.table.closest(kept.record.key, k)
-            if not kept.cached and others:
-                self._post(Letter(others[-1], kept.record, math.inf))
+        self._bequest = Bequest(self._peer, self._inherits, self._send_next)
+        self._bequest.leave([kept.record for kept in self._peer.storage.kept() if not kept.cached])
         self._send_next()
+
+    def _inherits(self, contact: Contact, record: Record) -> None:
+        self._post(Letter(contact, record, math.inf))
 
     def _left(self) -> None:
         left, self._leaving = self._leaving, None
@@ -433,15 +432,17 @@ class Maintenance:
         while self._outbox and self._sending < WINDOW:
             _, letter = self._outbox.popitem(last=False)
             if self._peer.table.is_suspect(letter.contact.id):
-                self._owe(letter)
+                self._did_not_arrive(letter)
                 continue
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
-        if self._leaving is not None and not self._sending:
+        if self._bequest is not None and self._bequest.is_settled and not self._sending:
             self._left()
 
-    def _owe(self, letter: Letter) -> None:
-        """Note that a letter did not arrive; whoever has no entry is new when it answers, and gets everything."""
+    def _did_not_arrive(self, letter: Letter) -> None:
+        """Owe it to that contact; whoever has no entry is new when it answers, and gets everything."""
+        if self._bequest is not None:
+            self._bequest.lost(letter.contact)
         contact = letter.contact.id
         if self._peer.table.entry(contact) is not None:
             self._owed[contact] = min(letter.since, self._owed.get(contact, math.inf))
@@ -455,7 +456,7 @@ class Maintenance:
                 return  # late
             landed = True
             if isinstance(result, RpcError):
-                self._owe(letter)
+                self._did_not_arrive(letter)
             self._sending -= 1
             self._send_next()
 

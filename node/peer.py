@@ -60,6 +60,7 @@ MOST_STORING = 256 * 2**20
 Reply = Callable[[Answer], None]
 OnContact = Callable[[Contact, Heard], None]
 OnResult = Callable[[Contact, Answer | RpcError], None]
+LEAVING = "this node is leaving"
 UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only the address is known
 
 
@@ -127,7 +128,9 @@ class Peer:
         if self.table.requested(sender.contact, self.clock.monotonic(), incarnation=sender.incarnation):
             self.ping(sender.contact)
 
-    def _on_ping(self, message: Ping) -> Pong:
+    def _on_ping(self, message: Ping) -> Answer:
+        if self.leaving and not message.observer:
+            return Refusal(LEAVING)  # whoever asks relies on us for nothing
         received = int(self.clock.monotonic() * 1e9)
         if message.nonce:
             self._nonces.append((message.nonce[:NONCE_LIMIT], received))
@@ -395,7 +398,7 @@ class Peer:
     def keep(self, record: Record, *, cached: bool = False) -> str:
         """Keep a record here; an empty string, or why not. It is republished later unless others do it before."""
         if self.leaving:
-            return "this node is leaving"
+            return LEAVING
         now = self.clock.monotonic()
         republish_at = now + self.republish_pause()
         return self.storage.put(record, wall=self.clock.wall(), now=now, republish_at=republish_at, cached=cached)

@@ -268,6 +268,38 @@ def test_who_leaves_hands_its_records_to_the_next_closest() -> None:
         assert all(len(holding) >= 3 for holding in holders.values()), holders
 
 
+def leave_in_turn(network: Network, members: dict[int, Maintenance], ports: list[int], pause: float) -> None:
+    """Have nodes leave, each so many seconds after the one before has begun to, or is gone if that takes longer."""
+    for port in ports:
+        members[port].leave(partial(network.kill, port))
+        network.clock.run(pause)
+    network.clock.run(2.0)
+
+
+@pytest.mark.parametrize(
+    ("pause", "mute"),
+    [(0.0, False), (0.001, False), (0.15, False), (0.5, True)],
+    ids=["at once", "overlapping", "one after another", "one after another, and the dead are silent"],
+)
+def test_those_who_leave_in_quick_succession_leave_all_copies(pause: float, mute: bool) -> None:
+    """Nobody has heard yet of those that left just before: who counts on them leaves ever fewer copies."""
+    for seed in range(20):
+        network, rng = Network(seed=seed, settings=Settings(k=3)), Random(seed)
+        members = dict[int, Maintenance]()
+        for port in range(1, 9):
+            peer = network.place(Contact(random_id(rng), HOST, port))
+            members[port] = Maintenance(peer, [(HOST, other) for other in (1, 2) if other != port])
+            members[port].start()
+        network.clock.run(3.0)
+        network.store_all(["precious"])
+        network.mute = mute
+        key = key_of(b"precious")
+        leave_in_turn(network, members, [contact.port for contact in network.true_closest(key)], pause)
+        assert len(network.peers) == 5
+        assert len(network.holders(key)) >= 2, (seed, network.holders(key))
+        assert network.get(min(network.peers), "precious")[0].found, seed
+
+
 def test_who_is_leaving_acknowledges_nothing_that_would_go_with_it() -> None:
     network = Network(latency=lambda source, destination, rng: 0.1)
     leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
