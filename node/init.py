@@ -1,6 +1,6 @@
 """The first process of a container: runs one command, and ends it when its session's lease is not renewed.
 
-    python3 -I -S init.py [--keep PORT | --follow HOST:PORT] [--lease SECONDS] COMMAND…
+    python3 -I -S init.py [--keep PORT | --follow HOST:PORT [--hold]] [--lease SECONDS] COMMAND…
 
 Containers outlive whoever started them. So each has a lease, and ends by itself when nobody renews that any more:
 
@@ -11,6 +11,9 @@ Containers outlive whoever started them. So each has a lease, and ends by itself
 - When all is to be removed, "TOKEN still" freezes the followers' commands, as one other byte: containers are removed a few at a
   time, and nodes that see one another vanish would look for each other meanwhile. Their lease is PATIENT times as long from then
   on: the removal of hundreds takes longer than one, and an engine loses count of containers that end by themselves meanwhile.
+
+- A follower told to *hold* runs its command once the keeper has heard "TOKEN go", and not before: so an engine can start
+  containers while what they need is made ready. As that may have been said before it dialled, it asks with "?".
 
 The token is in ``KADSTORM_LEASE``. Without --keep and --follow there is no lease. The command `node …` runs in this
 interpreter, forked, which is quicker than a second one; any other is executed. SIGTERM and SIGINT are passed on, orphans are
@@ -36,10 +39,11 @@ TOKEN = "KADSTORM_LEASE"  # noqa: S105  the variable's name
 LEASE = 30.0  # s, unless told
 PATIENT = 4  # leases that a frozen command has
 REDIAL = 1.0  # s between two tries to reach the keeper
+REDIAL_HELD = 0.1  # s, while the command is held
 GRACE = 2.0  # s between SIGTERM and SIGKILL when the lease has run out
 LOOK = 1.0  # s at most between two looks at the clock
 LONGEST_LINE = 256  # bytes of a renewal
-RENEWED, STILL = b".", b"!"  # what the keeper passes on
+RENEWED, STILL, GO = b".", b"!", b">"  # what the keeper passes on
 MOST_CALLERS = 4096
 
 
@@ -51,6 +55,7 @@ class Lease:
         self.ends = now + seconds
         self.sockets: dict[socket.socket, bytes] = {}  # socket -> what it has sent of a line
         self.still = False  # whether the command is to be frozen
+        self.held = False  # whether it is to wait until it may go
         self.over = False  # once it has run out it is not renewed
 
     def renew(self, now: float) -> None:
@@ -75,6 +80,7 @@ class Keeper(Lease):
     def __init__(self, seconds: float, now: float, port: int, token: bytes) -> None:
         super().__init__(seconds, now)
         self._token = token
+        self._may_go = False  # whether those that hold may run their commands
         self._door = socket.socket()
         self._door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._door.bind(("0.0.0.0", port))  # noqa: S104  inside a container; the token guards it
@@ -92,15 +98,21 @@ class Keeper(Lease):
             self._forget(sock)
         elif line.endswith(b"\n"):
             self.sockets[sock] = b""
-            said = line.splitlines()[-1]
-            if said == self._token:
-                self.renew(now)
-                self._pass_on(RENEWED)
-            elif said == self._token + b" still":
-                self.renew(now)
-                self._pass_on(STILL)
+            self._told(line.splitlines()[-1], sock, now)
         else:
             self.sockets[sock] = line
+
+    def _told(self, said: bytes, by: socket.socket, now: float) -> None:
+        if said == b"?":
+            if self._may_go:
+                self._pass_on_to(by, GO)
+            return
+        word, _, what = said.partition(b" ")
+        if word != self._token or what not in (b"", b"still", b"go"):
+            return
+        self.renew(now)
+        self._may_go = self._may_go or what == b"go"
+        self._pass_on({b"still": STILL, b"go": GO}.get(what, RENEWED))
 
     def _let_in(self) -> None:
         try:
@@ -115,20 +127,23 @@ class Keeper(Lease):
     def _pass_on(self, what: bytes) -> None:
         for sock in list(self.sockets):
             if sock is not self._door:
-                try:
-                    sock.send(what)  # the renewer hears it as well: that is its acknowledgement
-                except BlockingIOError:
-                    continue  # it has a thousand unread renewals: it lives, and is slow or frozen
-                except OSError:
-                    self._forget(sock)
+                self._pass_on_to(sock, what)  # the renewer hears it as well: that is its acknowledgement
+
+    def _pass_on_to(self, sock: socket.socket, what: bytes) -> None:
+        try:
+            sock.send(what)
+        except BlockingIOError:
+            return  # it has a thousand unread renewals: it lives, and is slow or frozen
+        except OSError:
+            self._forget(sock)
 
 
 class Follower(Lease):
     """Hears of renewals from the keeper."""
 
-    def __init__(self, seconds: float, now: float, address: tuple[str, int]) -> None:
+    def __init__(self, seconds: float, now: float, address: tuple[str, int], *, held: bool = False) -> None:
         super().__init__(seconds, now)
-        self._address = address
+        self._address, self.held = address, held
         self._dial_at = now
         self._silent_at = now  # when the connection has said nothing for too long
 
@@ -141,12 +156,15 @@ class Follower(Lease):
 
     def _dial(self, now: float) -> None:
         """Begin to connect; that this has failed is read like an end. Nobody waits for it: signals are to be passed on."""
-        self._dial_at, self._silent_at = now + REDIAL, now + self.seconds / 2
+        self._dial_at, self._silent_at = now + (REDIAL_HELD if self.held else REDIAL), now + self.seconds / 2
         sock = socket.socket()
-        sock.settimeout(0)
+        sock.settimeout(REDIAL_HELD if self.held else 0)  # while nothing runs, there is nobody to pass a signal on to
         self.sockets[sock] = b""
         try:
             sock.connect(self._address)
+            if self.held:
+                sock.sendall(b"?\n")
+                sock.settimeout(0)
         except BlockingIOError:
             return
         except OSError:
@@ -156,6 +174,7 @@ class Follower(Lease):
         heard = _heard(sock)
         if heard:
             self.still = self.still or STILL in heard
+            self.held = self.held and GO not in heard
             self.renew(now)
             self._silent_at = now + self.seconds / 2
         else:
@@ -181,12 +200,33 @@ def main(argv: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(number, lambda number, _: asked.append(number))
     signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+    lease = _make_lease(options)
+    if (told := _hold(lease, wakeup, asked)) is not None:
+        return told
     child = os.fork()
     if not child:
         os.close(wakeup)
         os.close(waker)
+        for sock in lease.sockets:
+            sock.close()
         _become(command)
-    return Watch(child, _make_lease(options), wakeup, asked).until_it_ends()
+    return Watch(child, lease, wakeup, asked).until_it_ends()
+
+
+def _hold(lease: Lease, wakeup: int, asked: list[int]) -> int | None:
+    """Wait until the command may run; None, or the exit code if it never is to."""
+    while lease.held:
+        if asked:
+            return 128 + asked[0]
+        now = time.monotonic()
+        if now >= lease.ends:
+            sys.stderr.write(
+                f"init: nobody let the command go, and its lease was not renewed for {lease.seconds:g} s: ending\n"
+            )
+            return 1
+        lease.prepare(now)
+        _wait(lease, wakeup, min(REDIAL_HELD, max(0.0, lease.ends - now)))
+    return None
 
 
 def _parse(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -196,9 +236,14 @@ def _parse(argv: Sequence[str]) -> tuple[dict[str, str], list[str]]:
         option = rest.pop(0)
         if option == "--":
             break
+        if option == "--hold":
+            options[option] = ""
+            continue
         if option not in ("--lease", "--keep", "--follow") or not rest:
             sys.exit(f"init: unknown option, or one without its value: {option}")
         options[option] = rest.pop(0)
+    if "--hold" in options and "--follow" not in options:
+        sys.exit("init: --hold needs --follow: nobody else could let the command go")
     if not rest:
         sys.exit("init: no command")
     return options, rest
@@ -210,8 +255,21 @@ def _make_lease(options: dict[str, str]) -> Lease:
         return Keeper(seconds, now, int(options["--keep"]), os.environ[TOKEN].encode())
     if "--follow" in options:
         host, _, port = options["--follow"].rpartition(":")
-        return Follower(seconds, now, (host, int(port)))
+        return Follower(seconds, now, (host, int(port)), held="--hold" in options)
     return Lease(float("inf"), now)
+
+
+def _wait(lease: Lease, wakeup: int, seconds: float) -> None:
+    """Wait for a signal or for something to read, and read it."""
+    poll = select.poll()
+    sockets = {sock.fileno(): sock for sock in lease.sockets}
+    for number in (wakeup, *sockets):
+        poll.register(number, select.POLLIN)
+    for number, _ in poll.poll(1000 * seconds):
+        if number == wakeup:
+            os.read(wakeup, 4096)
+        elif sockets[number] in lease.sockets:
+            lease.readable(sockets[number], time.monotonic())
 
 
 def _become(command: list[str]) -> NoReturn:
@@ -257,15 +315,15 @@ class Watch:
             if now >= self._lease.ends:
                 # We may have been frozen for that long, and what renewed the lease meanwhile not been read. Twice: who calls
                 # is let in first, and heard then.
-                self._wait(0.0)
-                self._wait(0.0)
+                _wait(self._lease, self._wakeup, 0.0)
+                _wait(self._lease, self._wakeup, 0.0)
                 if now >= self._lease.ends:
                     self._end_it(now)
             if self._lease.still and not self._frozen:
                 self._frozen = True
                 os.kill(self._child, signal.SIGSTOP)
             self._lease.prepare(now)
-            self._wait(min(LOOK, max(0.0, self._lease.ends - now)))
+            _wait(self._lease, self._wakeup, min(LOOK, max(0.0, self._lease.ends - now)))
         return code
 
     def _pass_signals_on(self) -> None:
@@ -281,17 +339,6 @@ class Watch:
         os.kill(self._child, signal.SIGKILL if self._ending else signal.SIGTERM)
         self._ending = self._lease.over = True
         self._lease.ends = now + GRACE
-
-    def _wait(self, seconds: float) -> None:
-        poll = select.poll()
-        sockets = {sock.fileno(): sock for sock in self._lease.sockets}
-        for number in (self._wakeup, *sockets):
-            poll.register(number, select.POLLIN)
-        for number, _ in poll.poll(1000 * seconds):
-            if number == self._wakeup:
-                os.read(self._wakeup, 4096)
-            elif sockets[number] in self._lease.sockets:
-                self._lease.readable(sockets[number], time.monotonic())
 
     def _reaped(self) -> int | None:
         """Reap what has ended; the command's exit code if it is among them."""

@@ -168,6 +168,17 @@ class Backend(Protocol):
         """Remove the data of a member that is not running."""
         ...
 
+    def hold(self) -> None:
+        """Have members that are started from now on stand still, before their first step, until `let_go`.
+
+        What can be done for them before that is done meanwhile.
+        """
+        ...
+
+    def let_go(self) -> None:
+        """Have those that were held go on. After that, or without `hold`, members go on when they are started."""
+        ...
+
     def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
         """Start members side by side; returns when each has said that it serves.
 

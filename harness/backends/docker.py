@@ -118,6 +118,7 @@ class DockerBackend(Lives[_Container]):
         self._network: networks.Network | None = None
         self._tunnel: Tunnel | None = None
         self._closing = False
+        self._held = False  # whether members that are started stand still at first
         self._descriptors = 0  # that Toxiproxy may open; 0: as many as the engine gives to any container
         self.lease = _LeaseHolder(ground.host, self._token)
 
@@ -204,6 +205,15 @@ class DockerBackend(Lives[_Container]):
             raise MemberFailed(f"{name}: {error}") from error
 
     # --- lives -------------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """See `Backend.hold`: the engine starts their containers, whose init waits (node/init.py)."""
+        self._held = True
+
+    def let_go(self) -> None:
+        """See `Backend.let_go`: goes out with the lease's next renewal, now."""
+        self._held = False
+        self.lease.let_go()
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -419,7 +429,8 @@ class DockerBackend(Lives[_Container]):
             host["binds"] = {self._volume(spec.name): {"bind": DATA, "mode": "rw"}}
         # Published ports are for the tunnel alone: members of a network that is here are dialled where they are.
         published = [spec.port] if spec.port and self._tunnel is not None else []
-        return self._options(spec.name, spec.address, published, spec.command, **host)
+        command = ["--hold", *spec.command] if self._held else spec.command
+        return self._options(spec.name, spec.address, published, command, **host)
 
     def _volume(self, name: str) -> str:
         volume = self.container_name(name)
@@ -546,8 +557,10 @@ class _LeaseHolder:
     """Renews the session's lease as long as this process lives; a keeper that is away is dialled again."""
 
     def __init__(self, host: str, token: str) -> None:
-        self._address, self._line = (host, LEASE_PORT), token.encode() + b"\n"
+        self._address, self._token = (host, LEASE_PORT), token.encode()
+        self._may_go = False
         self._stop = threading.Event()
+        self._at_once = threading.Event()  # whether something is to be said before the next renewal is due
         self._thread = threading.Thread(target=self._renew_until_closed, name="kadstorm-lease", daemon=True)
 
     def start(self) -> None:
@@ -558,13 +571,19 @@ class _LeaseHolder:
     def close(self) -> None:
         """Renew no longer: what is not removed ends by itself."""
         self._stop.set()
+        self._at_once.set()
         if self._thread.is_alive():
             self._thread.join()
+
+    def let_go(self) -> None:
+        """Have members that stand still go on. Every renewal says so from now on, since the keeper may be started again."""
+        self._may_go = True
+        self._at_once.set()
 
     def freeze(self) -> None:
         """Have all members stand still, since they are to be removed; where nobody keeps the lease they go on until then."""
         with suppress(OSError), socket.create_connection(self._address, timeout=FREEZE_WITHIN) as keeper:
-            keeper.sendall(self._line.rstrip() + b" still\n")
+            keeper.sendall(self._token + b" still\n")
             keeper.recv(64)  # it has been passed on
 
     def _renew_until_closed(self) -> None:
@@ -575,7 +594,9 @@ class _LeaseHolder:
 
     def _renew_over(self, keeper: socket.socket) -> None:
         while not self._stop.is_set():
-            keeper.sendall(self._line)
+            self._at_once.clear()
+            keeper.sendall(self._token + (b" go\n" if self._may_go else b"\n"))
             if not keeper.recv(64):
                 return
-            self._stop.wait(RENEW_EVERY)
+            if not self._stop.is_set():
+                self._at_once.wait(RENEW_EVERY)

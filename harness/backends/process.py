@@ -90,6 +90,8 @@ class ProcessBackend(Lives[_Process]):
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._may_start = threading.Event()
+        self._may_start.set()
         self._closing = False  # no member may be started any more
         self._reading_ended = False  # nor be heard
         self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
@@ -133,6 +135,14 @@ class ProcessBackend(Lives[_Process]):
     def _on_ground(self) -> Ground:
         assert self._ground is not None, "made without `on`: it can start members, and nothing more"
         return self._ground
+
+    def hold(self) -> None:
+        """See `Backend.hold`: they are not started before, but the process that they are forked from is."""
+        self._may_start.clear()
+
+    def let_go(self) -> None:
+        """See `Backend.let_go`."""
+        self._may_start.set()
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -179,6 +189,7 @@ class ProcessBackend(Lives[_Process]):
             if self._closing:
                 return
             self._closing = True
+        self._may_start.set()  # who waits for that hears that it is too late
         living = [process for process in self.lives.values() if not process.ended.is_set()]
         for process in living:
             process.asked_to_end = True
@@ -223,6 +234,9 @@ class ProcessBackend(Lives[_Process]):
 
     def launch(self, spec: MemberSpec) -> _Process:
         """See `Lives`."""
+        if _is_forked(spec):
+            self._nursery(spec)  # it loads what it needs meanwhile
+        self._may_start.wait()
         child = self._make(spec)
         process = _Process(spec, child=child)
         assert child.stdout is not None
@@ -238,8 +252,8 @@ class ProcessBackend(Lives[_Process]):
         raise MemberFailed(f"{spec.name}: not started, since the run is ending")
 
     def _make(self, spec: MemberSpec) -> Child:
-        if spec.warm is not None and nursery.SUPPORTED:
-            return self._nursery(spec.warm.preload, spec).fork(spec.name, spec.warm.arguments, spec.log)
+        if spec.warm is not None and _is_forked(spec):
+            return self._nursery(spec).fork(spec.name, spec.warm.arguments, spec.log)
         return self._spawn(
             spec.command,
             name=spec.name,
@@ -249,8 +263,10 @@ class ProcessBackend(Lives[_Process]):
             leashed=not spec.watches_parent,
         )
 
-    def _nursery(self, preload: Preload, spec: MemberSpec) -> Nursery:
-        """The living warm process for ``preload``; one that has died is replaced."""
+    def _nursery(self, spec: MemberSpec) -> Nursery:
+        """The living warm process that a member is forked from; one that has died is replaced."""
+        assert spec.warm is not None
+        preload = spec.warm.preload
         with self._nursery_lock:
             if self._closing:
                 raise MemberFailed(f"{spec.name}: not started, since the run is ending")
@@ -289,6 +305,11 @@ class ProcessBackend(Lives[_Process]):
         close_pipes(process.child)
         process.end(process.describe())
         self.listeners.tell(process)
+
+
+def _is_forked(spec: MemberSpec) -> bool:
+    """Whether a member is forked from a warm process, instead of being started by its command."""
+    return spec.warm is not None and nursery.SUPPORTED
 
 
 def close_pipes(child: Child) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,38 @@ def soon() -> float:
 def test_members_serve_when_start_returns(backend: Backend, place: Place) -> None:
     backend.start([place.spec(f"m{i}", SERVES) for i in range(5)], deadline=soon())
     assert [backend.state(f"m{i}") for i in range(5)] == ["running"] * 5
+
+
+def test_members_that_are_held_run_once_they_are_let_go(backend: Backend, place: Place, tmp_path: Path) -> None:
+    toxiproxy = backend.toxiproxy(tmp_path / "toxiproxy.log")  # in containers, it keeps what they wait for
+    specs = [
+        place.spec(f"m{i}", f"import sys; sys.stderr.write('ran'); sys.stderr.flush(); {SERVES}") for i in range(3)
+    ]
+    backend.hold()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(backend.start, specs, deadline=soon() + 15)
+        try:
+            toxiproxy.start()
+            with pytest.raises(TimeoutError):
+                starting.result(2)
+            assert not [spec.name for spec in specs if spec.log.exists() and spec.log.read_text()]
+        finally:
+            backend.let_go()
+        starting.result(15)
+    backend.start([place.spec("late", SERVES)], deadline=soon())  # nobody else lets it go
+    assert [backend.state(name) for name in ("m0", "m1", "m2", "late")] == ["running"] * 4
+    toxiproxy.stop()
+
+
+def test_closing_ends_the_wait_of_those_that_are_held(backend: Backend, place: Place) -> None:
+    backend.hold()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(backend.start, [place.spec("m", SERVES)], deadline=soon() + 30)
+        with pytest.raises(TimeoutError):
+            starting.result(1)
+        backend.close()
+        with pytest.raises(MemberFailed, match=r"^m: not started|^m did not start"):
+            starting.result(10)
 
 
 def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, place: Place) -> None:

@@ -90,7 +90,7 @@ def test_a_command_that_is_not_there_is_told(start: Start) -> None:
     assert "no-such-command" in said
 
 
-@pytest.mark.parametrize("arguments", [[], ["--lease", "3"], ["--wrong", "1", "true"], ["--keep"]])
+@pytest.mark.parametrize("arguments", [[], ["--lease", "3"], ["--wrong", "1", "true"], ["--keep"], ["--hold", "true"]])
 def test_wrong_usage_is_told_in_one_line(start: Start, arguments: list[str]) -> None:
     _, said = (process := start(*arguments)).communicate(timeout=10)
     assert process.returncode == 1
@@ -265,3 +265,65 @@ def test_nobody_freezes_without_the_token(start: Start, port: int) -> None:
     for process in (follower, keeper):
         process.terminate()
         assert process.wait(10) == 128 + signal.SIGTERM
+
+
+# --- held ---------------------------------------------------------------------------------------------------------
+
+
+def runs(process: subprocess.Popen[str]) -> bool:
+    return bool(psutil.Process(process.pid).children())
+
+
+def let_go(port: int) -> None:
+    assert set(renew(port, f"{TOKEN} go")) <= set(b">."), "and nothing that means something else"
+
+
+def test_a_held_command_runs_once_the_keeper_hears_that_it_may_go(start: Start, port: int) -> None:
+    start("--lease", "2", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "2", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
+    renew_for(port, 5.0)  # two and a half leases: renewals keep it waiting
+    assert follower.poll() is None
+    assert not runs(follower)
+    let_go(port)
+    child_of(follower)
+    renew_for(port, 3.0)
+    assert follower.poll() is None
+    assert follower.wait(10) == 128 + signal.SIGTERM, "its lease goes on as any other"
+
+
+def test_who_dials_after_that_was_said_does_not_wait(start: Start, port: int) -> None:
+    start("--lease", "20", "--keep", str(port), *SLEEPS)
+    let_go(port)
+    child_of(start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS))
+
+
+def test_a_held_command_that_is_there_before_the_keeper_finds_it(start: Start, port: int) -> None:
+    follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
+    child_of(start("--lease", "20", "--keep", str(port), *SLEEPS))
+    let_go(port)
+    child_of(follower)
+
+
+def test_nobody_lets_a_command_go_without_the_token(start: Start, port: int) -> None:
+    start("--lease", "20", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
+    until = time.monotonic() + 1.5
+    while time.monotonic() < until:
+        assert renew(port, "guess go") == renew(port, "?") == b""
+        assert not runs(follower)
+
+
+def test_a_held_command_that_is_asked_to_leave_never_runs(start: Start, port: int) -> None:
+    start("--lease", "20", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", "sh", "-c", "echo ran")
+    assert renew(port) == b"."
+    follower.terminate()
+    said, _ = follower.communicate(timeout=10)
+    assert (follower.returncode, said) == (128 + signal.SIGTERM, "")
+
+
+def test_a_command_that_nobody_lets_go_ends_with_its_lease(start: Start, port: int) -> None:
+    follower = start("--lease", "1", "--follow", f"{HOST}:{port}", "--hold", "sh", "-c", "echo ran")
+    said, why = follower.communicate(timeout=10)
+    assert (follower.returncode, said) == (1, "")
+    assert why == "init: nobody let the command go, and its lease was not renewed for 1 s: ending\n"
