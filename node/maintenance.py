@@ -120,6 +120,8 @@ class Maintenance:
             self._peer.hold_clients()
             self._peer.clock.call_later(HOLD_MOST, self._peer.release_clients)
             self._ask_bootstrap(BOOTSTRAP_PAUSE)
+        else:
+            self._greet()
         self._tick()
         self._expire()
         self._republish()
@@ -178,7 +180,7 @@ class Maintenance:
                 self._rejoin = self._peer.clock.call_later(max(drawn, took), self._join)
             if pause == JOIN_PAUSE:
                 self._peer.release_clients()
-                self._refresh_in_turn(self._near_ranges(), 1.0)
+                self._refresh_in_turn(self._near_ranges(), 1.0, self._greet)
                 self._peer.clock.call_later(FAR_PAUSE * (0.5 + self._peer.rng.random()), self._refresh_far_buckets)
 
         self._look_around(ended, Thrift.NONE if self._join_pause == JOIN_PAUSE else Thrift.THROUGHOUT)
@@ -190,7 +192,7 @@ class Maintenance:
     def _refresh_far_buckets(self) -> None:
         """Fill those farther away than the nearest neighbour (section 2.3) that have not got ENOUGH by themselves."""
         lacking = [each for each in self._far_buckets() if self._lacks(each, ENOUGH)]
-        self._refresh_in_turn(lacking[:FAR_BUCKETS], ENOUGH)
+        self._refresh_in_turn(lacking[:FAR_BUCKETS], ENOUGH, lambda: None)
 
     def _far_buckets(self) -> list[Range]:
         """All but our own, the nearest first."""
@@ -209,12 +211,22 @@ class Maintenance:
         bits = distance(closest[-1].id, self._peer.contact.id).bit_length()
         return [sibling(self._peer.contact.id, bit) for bit in range(bits - 1, min(BITS, bits + 1))]
 
-    def _refresh_in_turn(self, ranges: Sequence[Range], enough: float) -> None:
+    def _greet(self) -> None:
+        """Have strangers who call be pinged at once from now on.
+
+        While a newcomer asks around where it knows too few, those hear of it who hold records for it. Had it pinged all who call
+        at once, it would have known enough, and fewer had heard of it: 39 of 6,000 copies were missing in place of 26 after all
+        nodes had been restarted in turn (simulated, 150 networks of 20).
+        """
+        self._peer.greets = True
+
+    def _refresh_in_turn(self, ranges: Sequence[Range], enough: float, done: Callable[[], None]) -> None:
         """Refresh the first that lacks contacts, then the others: by that time, some may have filled."""
         for number, each in enumerate(ranges):
             if self._lacks(each, enough):
-                self._refresh(each, partial(self._refresh_in_turn, ranges[number + 1 :], enough))
+                self._refresh(each, partial(self._refresh_in_turn, ranges[number + 1 :], enough, done))
                 return
+        done()
 
     def _lacks(self, where: Range, enough: float) -> bool:
         """Whether fewer than ``enough`` times k contacts there are alive."""

@@ -51,6 +51,8 @@ COUNTED = ("rpcs_in", "rpcs_out", "observer_rpcs", "timeouts")
 GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is anybody waited for in a lookup at most
 CACHE_HALVINGS = 64  # of a copy's life; far below LEAST_LIFE, and no number that overflows
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
+# Pings of strangers who call, a second and at once: a hundred may join together.
+GREETINGS, GREETINGS_AT_ONCE = 12, 3
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
 PADDING_LIMIT = 2**20  # bytes
@@ -85,6 +87,8 @@ class Peer:
         self.storage = storage
         self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
+        self.greets = False  # whether strangers who call are pinged at once
+        self._greet_from = 0.0  # when one may be again
         self._held: list[tuple[Put | Get, Reply]] | None = None
         self._storing = 0  # bytes, as in MOST_STORING
         self.leaving = False  # whether nothing is to be kept here any more
@@ -125,8 +129,23 @@ class Peer:
                 self._on_ping_via(message, reply)
 
     def _note_sender(self, sender: Sender) -> None:
-        if self.table.requested(sender.contact, self.clock.monotonic(), incarnation=sender.incarnation):
-            self.ping(sender.contact)
+        now, contact = self.clock.monotonic(), sender.contact
+        known = self.table.entry(contact.id) is not None
+        if self.table.requested(contact, now, incarnation=sender.incarnation) or (
+            not known and self._greets(contact, now)
+        ):
+            self.ping(contact)
+
+    def _greets(self, contact: Contact, now: float) -> bool:
+        """Whether to ping at once somebody who has called for the first time, and got a place.
+
+        Else `Maintenance` does so in a while, and more slowly if there are many: whoever calls us may make up any number of them.
+        """
+        entry = self.table.entry(contact.id)
+        if not self.greets or entry is None or now < self._greet_from or not entry.may_be_pinged(now):
+            return False
+        self._greet_from = max(self._greet_from, now - GREETINGS_AT_ONCE / GREETINGS) + 1 / GREETINGS
+        return True
 
     def _on_ping(self, message: Ping) -> Answer:
         if self.leaving and not message.observer:

@@ -95,7 +95,7 @@ def test_far_buckets_fill_by_themselves_first_and_only_those_that_lack_contacts_
     for port in range(1, 101):
         network.start(port)
     network.clock.run(2.0)
-    newcomer = network.start(101)
+    newcomer = network.start(102)  # one whose far buckets do not all fill by themselves
     began, refresh = network.clock.now, newcomer.search
 
     def noted(target: bytes, ended: Callable[[Search], None], *, thrift: Thrift = Thrift.NONE) -> None:
@@ -732,6 +732,44 @@ def test_a_request_of_a_stranger_does_not_make_it_known_before_it_answers() -> N
     network.peers[1].handle(ghost, Ping(), lambda answer: None)
     network.clock.run(3.0)
     assert ghost.contact not in network.peers[1].table.closest(ghost.contact.id, 8)
+
+
+def pinged_by(network: Network, port: int, callers: list[Sender]) -> list[int]:
+    """Ports that a node pings at once when these call on it, in order."""
+    network.trace.clear()
+    for caller in callers:
+        network.peers[port].handle(caller, FindNode(key_of(b"x")), lambda answer: None)
+    return [there for _, here, there, what in network.trace if (here, what) == (port, "Ping")]
+
+
+def stranger(port: int) -> Sender:
+    return Sender(Contact(key_of(b"stranger %d" % port), HOST, port), 1)
+
+
+def test_a_stranger_who_calls_is_pinged_at_once_but_not_while_we_still_ask_around_ourselves() -> None:
+    network = Network.of(4)
+    network.start(5)
+    assert pinged_by(network, 5, [stranger(55)]) == []
+    network.clock.run(1.0)
+    assert pinged_by(network, 5, [stranger(56), stranger(56)]) == [56], "once, however often it calls"
+    network.trace.clear()
+    network.clock.run(0.4)
+    assert 56 not in [there for _, here, there, what in network.trace if (here, what) == (5, "Ping")], (
+        "nor again so soon"
+    )
+
+
+def test_of_a_crowd_of_strangers_a_few_are_pinged_at_once_and_the_others_in_turn() -> None:
+    network = Network.of(4, settings=Settings(k=20))  # there is a place for each
+    crowd = [stranger(100 + number) for number in range(15)]
+    assert pinged_by(network, 1, crowd) == [100, 101, 102]
+    network.clock.run(1.0)
+    pings = [there for _, here, there, what in network.trace if (here, what) == (1, "Ping") and there >= 100]
+    assert len(pings) <= 3 + 12, "12 a second, those that wait among them"
+    network.clock.run(5.0)  # none of them answers, so they are pinged again and again
+    pings = [there for _, here, there, what in network.trace if (here, what) == (1, "Ping") and there >= 100]
+    assert set(pings) == set(range(100, 115))
+    assert len(pinged_by(network, 1, [stranger(200 + number) for number in range(15)])) == 3
 
 
 def test_a_lookup_whose_first_contacts_have_all_gone_goes_on_to_others_that_it_knows() -> None:
