@@ -1,8 +1,8 @@
 """From a plan and a session to a cluster whose every node knows its neighbours, with a proxy on every link.
 
 The links come first: with the traffic of nodes that join, Toxiproxy takes many times as long to set them up. It also
-means that the network's conditions hold from the first connection on. Nodes are started meanwhile, and held until all links
-stand: an engine takes longer for its first containers than Toxiproxy for the links.
+means that the network's conditions hold from the first connection on. What comes before a node's first step is done
+meanwhile: an engine takes longer for its first containers than Toxiproxy for the links.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def boot(
     """Start everything and wait until the cluster is ready. What was started is given to ``on_teardown`` at once.
 
     ``check`` is called several times a second meanwhile; what it raises ends the boot. ``laid_out`` is told when
-    it is known where everything is, and all links stand; members are let go next.
+    it is known where everything is, and all links stand; members are started next.
 
     Raises:
         HarnessError: something did not start; the text says what, and has the end of its log.
@@ -108,6 +108,13 @@ def boot(
     keeper = ToxiproxyKeeper(server, links, events)
     on_teardown("the watch over Toxiproxy", keeper.close)
     network = network_effects(topology, plan.experiment["network"])
+    backend.ahead([members[name].spec for name in members.initial()])
+    version = server.start()
+    links.create()
+    links.apply(network)
+    see_that_toxiproxy_is_in_reach(topology, layout.dial)
+    keeper.start()
+    laid_out(topology, layout)
     deadline = time.monotonic() + BOOT_BASE + BOOT_PER_NODE * len(plan.nodes)
     cluster = Cluster(
         topology=topology,
@@ -127,15 +134,7 @@ def boot(
     def tell(started: int, of: int) -> None:
         events.emit("started", detail={"nodes": started, "of": of})
 
-    backend.hold()  # who joins keeps Toxiproxy busy, so what comes before that is done while the links are made
-    starting = starter.submit(cluster.start, deadline=deadline, tell=tell)
-    version = server.start()
-    links.create()
-    links.apply(network)
-    see_that_toxiproxy_is_in_reach(topology, layout.dial)
-    keeper.start()
-    laid_out(topology, layout)
-    backend.let_go()
+    starting = starter.submit(cluster.start, deadline=deadline, tell=tell)  # not before: who joins keeps Toxiproxy busy
     while not starting.done():
         check()
         wait([starting], timeout=LOOK_EVERY)

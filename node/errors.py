@@ -8,7 +8,8 @@ NodeError
 ├── RpcError               an RPC to a contact did not get its answer
 │   ├── RpcTimeout             no answer before the deadline
 │   ├── RpcRefused             the contact could not be dialled
-│   └── RpcDisconnected        the connection was lost while waiting
+│   ├── RpcDisconnected        the connection was lost while waiting
+│   └── RpcLeaving             the contact is about to be gone
 └── ClientError            a client's request to its gateway did not get its answer
     ├── ClientTimeout
     ├── ClientRefused
@@ -65,6 +66,10 @@ class RpcDisconnected(RpcError):
     """The connection was lost before the answer came."""
 
     outcome = "disconnected"
+
+
+class RpcLeaving(RpcError):
+    """The contact answered that it is leaving."""
 
 
 class ClientError(NodeError):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 TOKEN = "KADSTORM_LEASE"  # noqa: S105  the variable's name
 LEASE = 30.0  # s, unless told
-PATIENT = 4  # leases that a frozen command has
+PATIENT = 4  # leases that a frozen command has, and one that is held until the keeper is first heard
 REDIAL = 1.0  # s between two tries to reach the keeper
 REDIAL_HELD = 0.1  # s, while the command is held
 GRACE = 2.0  # s between SIGTERM and SIGKILL when the lease has run out
@@ -144,6 +144,8 @@ class Follower(Lease):
     def __init__(self, seconds: float, now: float, address: tuple[str, int], *, held: bool = False) -> None:
         super().__init__(seconds, now)
         self._address, self.held = address, held
+        if held:  # the keeper may be started along with us, by an engine that has much to do
+            self.ends = now + PATIENT * seconds
         self._dial_at = now
         self._silent_at = now  # when the connection has said nothing for too long
 
@@ -216,16 +218,15 @@ def main(argv: Sequence[str]) -> int:
 def _hold(lease: Lease, wakeup: int, asked: list[int]) -> int | None:
     """Wait until the command may run; None, or the exit code if it never is to."""
     while lease.held:
-        if asked:
-            return 128 + asked[0]
-        now = time.monotonic()
-        if now >= lease.ends:
-            sys.stderr.write(
-                f"init: nobody let the command go, and its lease was not renewed for {lease.seconds:g} s: ending\n"
-            )
-            return 1
-        lease.prepare(now)
-        _wait(lease, wakeup, min(REDIAL_HELD, max(0.0, lease.ends - now)))
+        lease.prepare(time.monotonic())
+        _wait(lease, wakeup, REDIAL_HELD)
+        if lease.held and time.monotonic() >= lease.ends:
+            _hear_all(lease, wakeup)
+            if time.monotonic() >= lease.ends:
+                sys.stderr.write("init: nobody let the command go before its lease ran out: ending\n")
+                return 1
+        if told := [number for number in asked if number != signal.SIGCHLD]:
+            return 128 + told[0]
     return None
 
 
@@ -272,6 +273,12 @@ def _wait(lease: Lease, wakeup: int, seconds: float) -> None:
             lease.readable(sockets[number], time.monotonic())
 
 
+def _hear_all(lease: Lease, wakeup: int) -> None:
+    """Read what is there: we may have been frozen for longer than a lease, and what renewed it meanwhile not been read."""
+    for _ in range(2):  # who calls is let in first, and heard then
+        _wait(lease, wakeup, 0.0)
+
+
 def _become(command: list[str]) -> NoReturn:
     """In the child: the command, with default signals."""
     signal.set_wakeup_fd(-1)
@@ -313,10 +320,7 @@ class Watch:
             self._pass_signals_on()
             now = time.monotonic()
             if now >= self._lease.ends:
-                # We may have been frozen for that long, and what renewed the lease meanwhile not been read. Twice: who calls
-                # is let in first, and heard then.
-                _wait(self._lease, self._wakeup, 0.0)
-                _wait(self._lease, self._wakeup, 0.0)
+                _hear_all(self._lease, self._wakeup)
                 if now >= self._lease.ends:
                     self._end_it(now)
             if self._lease.still and not self._frozen:

@@ -36,7 +36,7 @@ from node.peer import UNKNOWN, OnResult, Peer
 from node.routing import Entry, Heard
 from node.search import Search, Thrift, record_of
 from node.storage import Kept, recency
-from node.wire import Answer, Contact, FindValue, Ping, Record, Store
+from node.wire import LEAVING, Answer, Contact, FindValue, Ping, Record, Store, Stored
 
 # s between two looks at what is due: at first, when whoever has just called is to be known soon to those that join along
 # with it, and later, since an idle node does little else, and hundreds of them share a machine.
@@ -131,15 +131,18 @@ class Maintenance:
         self._leaving = left
         self._peer.leaving = True  # what came now would go with us
         self._peer.clock.call_later(LEAVE_MOST, self._left)
-        self._bequest = Bequest(self._peer, self._inherits, self._send_next)
-        self._bequest.leave([kept.record for kept in self._peer.storage.kept() if not kept.cached])
-        self._send_next()
+        records = [kept.record for kept in self._peer.storage.kept() if not kept.cached]
+        self._bequest = Bequest(self._peer, records, self._inherits, self._send_next)
+        self._bequest.begin()
 
     def _inherits(self, contact: Contact, record: Record) -> None:
         self._post(Letter(contact, record, math.inf))
 
     def _left(self) -> None:
         left, self._leaving = self._leaving, None
+        if self._bequest is not None:
+            self._bequest.end()
+        self._outbox.clear()  # what fails from now on fails since we are gone ourselves
         if left is not None:
             left()
 
@@ -448,12 +451,12 @@ class Maintenance:
                 continue
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
-        if self._bequest is not None and self._bequest.is_settled and not self._sending:
+        if self._leaving is not None and self._bequest is not None and self._bequest.is_settled and not self._sending:
             self._left()
 
     def _did_not_arrive(self, letter: Letter) -> None:
         """Owe it to that contact; whoever has no entry is new when it answers, and gets everything."""
-        if self._bequest is not None:
+        if self._leaving is not None and self._bequest is not None:
             self._bequest.lost(letter.contact)
         contact = letter.contact.id
         if self._peer.table.entry(contact) is not None:
@@ -467,7 +470,7 @@ class Maintenance:
             if landed:
                 return  # late
             landed = True
-            if isinstance(result, RpcError):
+            if isinstance(result, RpcError) or (isinstance(result, Stored) and result.why == LEAVING):
                 self._did_not_arrive(letter)
             self._sending -= 1
             self._send_next()

@@ -16,13 +16,14 @@ import msgspec
 from node.absences import Absences
 from node.diversity import limits_of
 from node.environment import Clock, Transport
-from node.errors import RpcError, RpcRefused, RpcTimeout
+from node.errors import RpcError, RpcLeaving, RpcRefused, RpcTimeout
 from node.ids import BYTES, distance
 from node.routing import Heard, RoutingTable
 from node.search import Search, Spread, Thrift
 from node.settings import Settings
 from node.storage import Storage, held
 from node.wire import (
+    LEAVING,
     NONCE_LIMIT,
     VALUE_LIMIT,
     Answer,
@@ -52,7 +53,7 @@ GREY_LEAST, GREY_FACTOR = 0.5, 8.0  # s, and of the usual round trip: so long is
 CACHE_HALVINGS = 64  # of a copy's life; far below LEAST_LIFE, and no number that overflows
 LEAST_LIFE = 1.0  # s of a copy on a lookup's path; what would live shorter is not worth its RPC
 # Pings of strangers who call, a second and at once: a hundred may join together.
-GREETINGS, GREETINGS_AT_ONCE = 12, 3
+GREETINGS, GREETINGS_AT_ONCE = 12.0, 3.0
 NONCES = 256  # of the last pings that are remembered for observers
 MOST_HELD = 1024  # client requests that wait until the node has joined
 PADDING_LIMIT = 2**20  # bytes
@@ -62,7 +63,6 @@ MOST_STORING = 256 * 2**20
 Reply = Callable[[Answer], None]
 OnContact = Callable[[Contact, Heard], None]
 OnResult = Callable[[Contact, Answer | RpcError], None]
-LEAVING = "this node is leaving"
 UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only the address is known
 
 
@@ -88,7 +88,7 @@ class Peer:
         self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
         self.greets = False  # whether strangers who call are pinged at once
-        self._greet_from = 0.0  # when one may be again
+        self._greetings, self._greeted_at = float(GREETINGS_AT_ONCE), clock.monotonic()  # how many may be by then
         self._held: list[tuple[Put | Get, Reply]] | None = None
         self._storing = 0  # bytes, as in MOST_STORING
         self.leaving = False  # whether nothing is to be kept here any more
@@ -142,9 +142,11 @@ class Peer:
         Else `Maintenance` does so in a while, and more slowly if there are many: whoever calls us may make up any number of them.
         """
         entry = self.table.entry(contact.id)
-        if not self.greets or entry is None or now < self._greet_from or not entry.may_be_pinged(now):
+        self._greetings = min(GREETINGS_AT_ONCE, self._greetings + (now - self._greeted_at) * GREETINGS)
+        self._greeted_at = now
+        if not self.greets or entry is None or self._greetings < 1 or not entry.may_be_pinged(now):
             return False
-        self._greet_from = max(self._greet_from, now - GREETINGS_AT_ONCE / GREETINGS) + 1 / GREETINGS
+        self._greetings -= 1
         return True
 
     def _on_ping(self, message: Ping) -> Answer:
@@ -213,7 +215,10 @@ class Peer:
         asked_at = self.clock.monotonic()
 
         def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
-            if sender is not None and sender.contact == contact:
+            if isinstance(result, RpcLeaving):  # the last that we hear of it
+                self.table.failed(contact.id, self.clock.monotonic(), asked_at=asked_at, asked=contact)
+                done(contact, result)
+            elif sender is not None and sender.contact == contact:
                 self._answered(sender, sent_at)
                 done(contact, result)
             else:

@@ -319,7 +319,7 @@ class TcpTransport:
         """An answer came, in time or late."""
         pending.settled = True
         if isinstance(answer, Refusal):
-            pending.done(RpcError(answer.why), pending.sent_at, sender)
+            pending.done(answer.as_error(), pending.sent_at, sender)
         else:
             pending.done(answer, pending.sent_at, sender)
 

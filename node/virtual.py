@@ -18,7 +18,7 @@ from random import Random
 from typing import TypeVar
 
 from node.environment import Done
-from node.errors import RpcError, RpcRefused, RpcTimeout
+from node.errors import RpcRefused, RpcTimeout
 from node.ids import BITS, as_int, distance, key_of, random_id
 from node.maintenance import Maintenance
 from node.peer import Peer
@@ -257,7 +257,7 @@ class Line:
         def landed(answer: Answer, sender: Sender) -> None:
             if self._here():
                 open_.clear()
-                done(RpcError(answer.why) if isinstance(answer, Refusal) else answer, sent_at, sender)
+                done(answer.as_error() if isinstance(answer, Refusal) else answer, sent_at, sender)
 
         def timed_out() -> None:
             if open_ and self._here():

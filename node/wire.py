@@ -19,7 +19,7 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from node.errors import WireError
+from node.errors import RpcError, RpcLeaving, WireError
 from node.ids import BYTES
 
 FRAME_LIMIT: Final = 4 * 2**20  # bytes of a body
@@ -227,10 +227,17 @@ class PingReport(Message, frozen=True, tag=23):
     returned_at: int
 
 
+LEAVING = "this node is leaving"  # why a node that will soon be gone refuses to be relied on, or to keep a record
+
+
 class Refusal(Message, frozen=True, tag=31):
     """The request was understood and will not be served."""
 
     why: str
+
+    def as_error(self) -> RpcError:
+        """What it is for whoever asked."""
+        return RpcLeaving(self.why) if self.why == LEAVING else RpcError(self.why)
 
 
 Request: TypeAlias = Ping | FindNode | FindValue | Store | Put | Get | Inspect | PingVia

@@ -168,15 +168,12 @@ class Backend(Protocol):
         """Remove the data of a member that is not running."""
         ...
 
-    def hold(self) -> None:
-        """Have members that are started from now on stand still, before their first step, until `let_go`.
+    def ahead(self, specs: Sequence[MemberSpec]) -> None:
+        """Begin, in the background, with what can be done for members before their first step. `start` is to follow.
 
-        What can be done for them before that is done meanwhile.
+        They take that once `start` is called for one of them, and not before. Toxiproxy has to run by then. What fails is raised
+        by `start`.
         """
-        ...
-
-    def let_go(self) -> None:
-        """Have those that were held go on. After that, or without `hold`, members go on when they are started."""
         ...
 
     def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:

@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +118,8 @@ class DockerBackend(Lives[_Container]):
         self._network: networks.Network | None = None
         self._tunnel: Tunnel | None = None
         self._closing = False
-        self._held = False  # whether members that are started stand still at first
+        self._ahead: dict[str, Future[_Container]] = {}  # members whose containers wait to be let go
+        self._starters = ThreadPoolExecutor(STARTERS, thread_name_prefix="kadstorm-ahead")
         self._descriptors = 0  # that Toxiproxy may open; 0: as many as the engine gives to any container
         self.lease = _LeaseHolder(ground.host, self._token)
 
@@ -206,14 +207,10 @@ class DockerBackend(Lives[_Container]):
 
     # --- lives -------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """See `Backend.hold`: the engine starts their containers, whose init waits (node/init.py)."""
-        self._held = True
-
-    def let_go(self) -> None:
-        """See `Backend.let_go`: goes out with the lease's next renewal, now."""
-        self._held = False
-        self.lease.let_go()
+    def ahead(self, specs: Sequence[MemberSpec]) -> None:
+        """See `Backend.ahead`: containers of the first are started, as many as the engine starts at once. Their init waits."""
+        for spec in specs[:STARTERS]:
+            self._ahead[spec.name] = self._starters.submit(self._launch, spec, held=True)
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -262,6 +259,7 @@ class DockerBackend(Lives[_Container]):
         finally:
             if self._tunnel is not None:
                 self._tunnel.close()
+            self._starters.shutdown(wait=True, cancel_futures=True)
             self._streams.close()  # first: it hands what has ended to the others
             self._enders.shutdown(wait=True)
             self._engine.close()
@@ -300,12 +298,19 @@ class DockerBackend(Lives[_Container]):
 
     def launch(self, spec: MemberSpec) -> _Container:
         """See `Lives`."""
+        ahead = self._ahead.pop(spec.name, None)
+        if ahead is None:
+            return self._launch(spec)
+        self.lease.let_go()
+        return ahead.result()
+
+    def _launch(self, spec: MemberSpec, *, held: bool = False) -> _Container:
         life = _Container(spec)
         try:
             with self._launching(life) as before:
                 if before is not None:
                     self._remove_container(spec.name)
-                self._run(life, self._images.member, self._member_options(spec))
+                self._run(life, self._images.member, self._member_options(spec, held=held))
         except EngineFailed as error:
             raise MemberFailed(f"{spec.name}: cannot start its container: {error}") from error
         return life
@@ -418,7 +423,7 @@ class DockerBackend(Lives[_Container]):
             ),
         }
 
-    def _member_options(self, spec: MemberSpec) -> dict[str, Any]:
+    def _member_options(self, spec: MemberSpec, *, held: bool = False) -> dict[str, Any]:
         limits = self._ground.limits
         host: dict[str, Any] = {}
         if limits.get("memory"):
@@ -429,7 +434,7 @@ class DockerBackend(Lives[_Container]):
             host["binds"] = {self._volume(spec.name): {"bind": DATA, "mode": "rw"}}
         # Published ports are for the tunnel alone: members of a network that is here are dialled where they are.
         published = [spec.port] if spec.port and self._tunnel is not None else []
-        command = ["--hold", *spec.command] if self._held else spec.command
+        command = ["--hold", *spec.command] if held else spec.command
         return self._options(spec.name, spec.address, published, command, **host)
 
     def _volume(self, name: str) -> str:
@@ -576,9 +581,10 @@ class _LeaseHolder:
             self._thread.join()
 
     def let_go(self) -> None:
-        """Have members that stand still go on. Every renewal says so from now on, since the keeper may be started again."""
-        self._may_go = True
-        self._at_once.set()
+        """Have those that wait go on. Every renewal says so from now on, since the keeper may be started again."""
+        if not self._may_go:
+            self._may_go = True
+            self._at_once.set()
 
     def freeze(self) -> None:
         """Have all members stand still, since they are to be removed; where nobody keeps the lease they go on until then."""

@@ -90,8 +90,6 @@ class ProcessBackend(Lives[_Process]):
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe()
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._may_start = threading.Event()
-        self._may_start.set()
         self._closing = False  # no member may be started any more
         self._reading_ended = False  # nor be heard
         self._reader = threading.Thread(target=self._read_outputs, name="kadstorm-members", daemon=True)
@@ -136,13 +134,11 @@ class ProcessBackend(Lives[_Process]):
         assert self._ground is not None, "made without `on`: it can start members, and nothing more"
         return self._ground
 
-    def hold(self) -> None:
-        """See `Backend.hold`: they are not started before, but the process that they are forked from is."""
-        self._may_start.clear()
-
-    def let_go(self) -> None:
-        """See `Backend.let_go`."""
-        self._may_start.set()
+    def ahead(self, specs: Sequence[MemberSpec]) -> None:
+        """See `Backend.ahead`: the process that they are forked from loads what it needs. Raises HarnessError."""
+        for spec in specs:
+            if _is_forked(spec):
+                self._nursery(spec)
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -189,7 +185,6 @@ class ProcessBackend(Lives[_Process]):
             if self._closing:
                 return
             self._closing = True
-        self._may_start.set()  # who waits for that hears that it is too late
         living = [process for process in self.lives.values() if not process.ended.is_set()]
         for process in living:
             process.asked_to_end = True
@@ -234,9 +229,6 @@ class ProcessBackend(Lives[_Process]):
 
     def launch(self, spec: MemberSpec) -> _Process:
         """See `Lives`."""
-        if _is_forked(spec):
-            self._nursery(spec)  # it loads what it needs meanwhile
-        self._may_start.wait()
         child = self._make(spec)
         process = _Process(spec, child=child)
         assert child.stdout is not None

@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -121,36 +120,25 @@ def test_members_serve_when_start_returns(backend: Backend, place: Place) -> Non
     assert [backend.state(f"m{i}") for i in range(5)] == ["running"] * 5
 
 
-def test_members_that_are_held_run_once_they_are_let_go(backend: Backend, place: Place, tmp_path: Path) -> None:
+def test_what_is_begun_ahead_takes_no_step_before_a_start(backend: Backend, place: Place, tmp_path: Path) -> None:
     toxiproxy = backend.toxiproxy(tmp_path / "toxiproxy.log")  # in containers, it keeps what they wait for
-    specs = [
-        place.spec(f"m{i}", f"import sys; sys.stderr.write('ran'); sys.stderr.flush(); {SERVES}") for i in range(3)
-    ]
-    backend.hold()
-    with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(backend.start, specs, deadline=soon() + 15)
-        try:
-            toxiproxy.start()
-            with pytest.raises(TimeoutError):
-                starting.result(2)
-            assert not [spec.name for spec in specs if spec.log.exists() and spec.log.read_text()]
-        finally:
-            backend.let_go()
-        starting.result(15)
-    backend.start([place.spec("late", SERVES)], deadline=soon())  # nobody else lets it go
+    runs = f"import sys; sys.stderr.write('ran'); sys.stderr.flush(); {SERVES}"
+    specs = [place.spec(f"m{i}", runs) for i in range(3)]
+    backend.ahead(specs)
+    toxiproxy.start()
+    time.sleep(2)  # in which nothing is to happen
+    assert not [spec.name for spec in specs if spec.log.exists() and spec.log.read_text()]
+    backend.start([*specs, place.spec("late", runs)], deadline=soon())  # one of which nobody was told before
     assert [backend.state(name) for name in ("m0", "m1", "m2", "late")] == ["running"] * 4
+    assert {spec.log.read_text() for spec in specs} == {"ran"}
     toxiproxy.stop()
 
 
-def test_closing_ends_the_wait_of_those_that_are_held(backend: Backend, place: Place) -> None:
-    backend.hold()
-    with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(backend.start, [place.spec("m", SERVES)], deadline=soon() + 30)
-        with pytest.raises(TimeoutError):
-            starting.result(1)
-        backend.close()
-        with pytest.raises(MemberFailed, match=r"^m: not started|^m did not start"):
-            starting.result(10)
+def test_what_was_begun_ahead_and_never_started_goes_when_the_backend_is_closed(backend: Backend, place: Place) -> None:
+    backend.ahead([place.spec(f"m{i}", SERVES) for i in range(3)])
+    backend.close()
+    with pytest.raises(MemberFailed, match="the run is ending"):
+        backend.start([place.spec("late", SERVES)], deadline=soon())
 
 
 def test_a_member_that_fails_is_told_with_its_exit_and_the_end_of_its_log(backend: Backend, place: Place) -> None:

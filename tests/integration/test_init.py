@@ -275,7 +275,9 @@ def runs(process: subprocess.Popen[str]) -> bool:
 
 
 def let_go(port: int) -> None:
-    assert set(renew(port, f"{TOKEN} go")) <= set(b">."), "and nothing that means something else"
+    heard = renew(port, f"{TOKEN} go")
+    assert heard, "it is acknowledged"
+    assert set(heard) <= set(b">."), "and with nothing that means something else"
 
 
 def test_a_held_command_runs_once_the_keeper_hears_that_it_may_go(start: Start, port: int) -> None:
@@ -297,9 +299,18 @@ def test_who_dials_after_that_was_said_does_not_wait(start: Start, port: int) ->
     child_of(start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS))
 
 
-def test_a_held_command_that_is_there_before_the_keeper_finds_it(start: Start, port: int) -> None:
+def test_a_held_command_that_is_there_before_the_keeper_finds_it_and_one_that_is_started_again(
+    start: Start, port: int
+) -> None:
     follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
-    child_of(start("--lease", "20", "--keep", str(port), *SLEEPS))
+    first = start("--lease", "20", "--keep", str(port), *SLEEPS)
+    until = time.monotonic() + 10
+    while len(psutil.Process(first.pid).net_connections("tcp")) < 2:  # its door, and the follower
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    first.kill()
+    first.wait()
+    start("--lease", "20", "--keep", str(port), *SLEEPS)
     let_go(port)
     child_of(follower)
 
@@ -322,8 +333,25 @@ def test_a_held_command_that_is_asked_to_leave_never_runs(start: Start, port: in
     assert (follower.returncode, said) == (128 + signal.SIGTERM, "")
 
 
-def test_a_command_that_nobody_lets_go_ends_with_its_lease(start: Start, port: int) -> None:
+def test_a_command_that_nobody_lets_go_ends_after_four_leases(start: Start, port: int) -> None:
+    began = time.monotonic()
     follower = start("--lease", "1", "--follow", f"{HOST}:{port}", "--hold", "sh", "-c", "echo ran")
-    said, why = follower.communicate(timeout=10)
+    said, why = follower.communicate(timeout=15)
     assert (follower.returncode, said) == (1, "")
-    assert why == "init: nobody let the command go, and its lease was not renewed for 1 s: ending\n"
+    assert why == "init: nobody let the command go before its lease ran out: ending\n"
+    assert time.monotonic() - began >= 4, "the keeper may come later"
+
+
+def test_a_held_command_that_was_frozen_for_longer_than_its_lease_waits_on_if_that_was_renewed(
+    start: Start, port: int
+) -> None:
+    start("--lease", "20", "--keep", str(port), *SLEEPS)
+    follower = start("--lease", "1", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
+    renew_for(port, 2.0)  # it has dialled, so its lease is a plain one by now
+    os.killpg(follower.pid, signal.SIGSTOP)
+    renew_for(port, 2.0)
+    os.killpg(follower.pid, signal.SIGCONT)
+    renew_for(port, 1.0)
+    assert follower.poll() is None
+    let_go(port)
+    child_of(follower)

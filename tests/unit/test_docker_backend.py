@@ -293,6 +293,26 @@ def test_freezing_is_said_with_the_sessions_token_to_whoever_keeps_the_lease(mak
         assert not thread.is_alive()
 
 
+def test_that_members_may_go_is_said_at_once_and_again_whoever_keeps_the_lease_then(make: Any) -> None:
+    backend = make(Making())
+    token = backend._token.encode()
+    with socket.create_server(backend.lease._address) as keeper:
+        keeper.settimeout(LIMIT)
+        backend.lease.start()
+        with (caller := keeper.accept()[0]):
+            caller.settimeout(LIMIT)
+            assert caller.recv(256) == token + b"\n"
+            caller.sendall(b".")
+            backend.lease.let_go()
+            began = time.monotonic()
+            assert caller.recv(256) == token + b" go\n"
+            assert time.monotonic() - began < docker.RENEW_EVERY / 2, "not with the next renewal that is due"
+        with (caller := keeper.accept()[0]):  # the keeper was started again
+            caller.settimeout(LIMIT)
+            assert caller.recv(256) == token + b" go\n"
+        backend.lease.close()
+
+
 def test_closing_waits_for_a_launch_under_way_and_leaves_nothing(make: Any, tmp_path: Path) -> None:
     api = Making()
     backend = make(api)

@@ -13,6 +13,7 @@ from statistics import mean
 
 import pytest
 
+from node.bequest import SLICE, Bequest
 from node.ids import distance, key_of, random_id
 from node.lookup import Lookup
 from node.maintenance import Maintenance
@@ -268,8 +269,19 @@ def test_who_leaves_hands_its_records_to_the_next_closest() -> None:
         assert all(len(holding) >= 3 for holding in holders.values()), holders
 
 
+def members_of(network: Network, count: int, rng: Random) -> dict[int, Maintenance]:
+    """So many nodes of drawn identities, at ports from 1 on, three seconds after they were started."""
+    members = dict[int, Maintenance]()
+    for port in range(1, count + 1):
+        peer = network.place(Contact(random_id(rng), HOST, port))
+        members[port] = Maintenance(peer, [(HOST, other) for other in (1, 2) if other != port])
+        members[port].start()
+    network.clock.run(3.0)
+    return members
+
+
 def leave_in_turn(network: Network, members: dict[int, Maintenance], ports: list[int], pause: float) -> None:
-    """Have nodes leave, each so many seconds after the one before has begun to, or is gone if that takes longer."""
+    """Have nodes leave, so many seconds after one another."""
     for port in ports:
         members[port].leave(partial(network.kill, port))
         network.clock.run(pause)
@@ -281,23 +293,85 @@ def leave_in_turn(network: Network, members: dict[int, Maintenance], ports: list
     [(0.0, False), (0.001, False), (0.15, False), (0.5, True)],
     ids=["at once", "overlapping", "one after another", "one after another, and the dead are silent"],
 )
-def test_those_who_leave_in_quick_succession_leave_all_copies(pause: float, mute: bool) -> None:
+def test_when_all_holders_of_a_key_leave_in_quick_succession_it_is_found(pause: float, mute: bool) -> None:
     """Nobody has heard yet of those that left just before: who counts on them leaves ever fewer copies."""
     for seed in range(20):
-        network, rng = Network(seed=seed, settings=Settings(k=3)), Random(seed)
-        members = dict[int, Maintenance]()
-        for port in range(1, 9):
-            peer = network.place(Contact(random_id(rng), HOST, port))
-            members[port] = Maintenance(peer, [(HOST, other) for other in (1, 2) if other != port])
-            members[port].start()
-        network.clock.run(3.0)
+        network = Network(seed=seed, settings=Settings(k=3))
+        members = members_of(network, 8, Random(seed))
         network.store_all(["precious"])
         network.mute = mute
         key = key_of(b"precious")
         leave_in_turn(network, members, [contact.port for contact in network.true_closest(key)], pause)
         assert len(network.peers) == 5
-        assert len(network.holders(key)) >= 2, (seed, network.holders(key))
+        assert len(network.holders(key)) >= 2, (seed, network.holders(key))  # tables for k = 3 do not know all five
         assert network.get(min(network.peers), "precious")[0].found, seed
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02, 0.2])
+def test_those_who_leave_in_quick_succession_leave_all_copies_of_many_records(pause: float) -> None:
+    """They have more to hand over than goes out at once, so some begin to leave while others have just counted on them."""
+    for seed in range(2):
+        network = Network(seed=seed, settings=Settings(k=8))
+        members = members_of(network, 20, Random(seed))
+        names = [f"key {n}" for n in range(150)]
+        network.store_all(names)
+        leave_in_turn(network, members, list(range(5, 13)), pause)
+        copies = [len(network.holders(key_of(name.encode()))) for name in names]
+        assert min(copies) >= 8, (seed, sorted(copies)[:5])
+
+
+def test_who_has_many_records_to_leave_looks_at_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Network(settings=Settings(k=8))
+    leaver, other = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2))
+    leaver.ping(other.contact)
+    network.clock.run(1.0)
+    for n in range(3 * SLICE):
+        leaver.keep(Record(key_of(b"%d" % n), b"v", 1, bytes([n % 2]) * 20, network.clock.wall() + 1e6))
+    looked, closest = list[float](), leaver.table.closest
+
+    def noted(target: bytes, count: int) -> list[Contact]:
+        looked.append(network.clock.now)
+        return closest(target, count)
+
+    monkeypatch.setattr(leaver.table, "closest", noted)
+    Maintenance(leaver, []).leave(lambda: network.kill(1))
+    assert len(looked) == SLICE, "before anybody else has had a turn"
+    network.clock.run(3.0)
+    assert len(looked) == 3 * SLICE
+    assert len(other.storage) == 3 * SLICE
+
+
+def test_who_turns_out_to_be_gone_while_heirs_are_looked_for_is_replaced_for_all_records() -> None:
+    network = Network(settings=Settings(k=1))
+    leaver, *others = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2, 3))
+    for peer in others:
+        leaver.ping(peer.contact)
+    network.clock.run(1.0)
+    records = [Record(key_of(b"%d" % n), b"v", 1, bytes(20), network.clock.wall() + 1e6) for n in range(3 * SLICE)]
+    heirs: dict[bytes, set[int]] = {record.key: set() for record in records}
+    bequest = Bequest(leaver, records, lambda contact, record: heirs[record.key].add(contact.port), lambda: None)
+    bequest.begin()
+    bequest.lost(others[0].contact)  # a third of them have been looked at
+    network.clock.run(1.0)
+    assert bequest.is_settled
+    assert all(3 in ports for ports in heirs.values())
+    assert any(ports == {2, 3} for ports in heirs.values()), "who had inherited before"
+
+
+def test_who_leaves_is_not_taken_for_a_newcomer_by_those_whom_it_asks() -> None:
+    network = Network.of(8, settings=Settings(k=8))
+    network.store_all([f"key {n}" for n in range(20)])
+    leaver = network.place(Contact(key_of(b"leaver"), HOST, 99))  # who knows them, and whom they do not know
+    for peer in [network.peers[port] for port in range(1, 9)]:
+        leaver.table.answered(peer.contact, network.clock.now, rtt=0.001)
+    leaver.keep(Record(key_of(b"own"), b"v", 1, bytes(20), network.clock.wall() + 1e6))
+    network.trace.clear()
+    left: list[float] = []
+    Maintenance(leaver, []).leave(lambda: left.append(network.clock.now))
+    network.clock.run(1.0)
+    assert left
+    assert [what for _, _, there, what in network.trace if there == 99 and what == "Store"] == []
+    assert not any(entry.alive for port in range(1, 9) if (entry := network.peers[port].table.entry(leaver.contact.id)))
 
 
 def test_who_is_leaving_acknowledges_nothing_that_would_go_with_it() -> None:
