@@ -75,7 +75,7 @@ def renew(port: int, token: str = TOKEN) -> bytes:
 def renew_for(port: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        assert renew(port) == b"."
+        assert set(renew(port)) == set(b"."), "one for each of those that are heard by now"
         time.sleep(0.3)
 
 
@@ -231,7 +231,6 @@ def test_a_keeper_that_is_frozen_for_longer_than_the_lease_hears_who_called_mean
     while time.monotonic() < began + 3.0:
         assert renew(port) == b"", "it is frozen"
     os.killpg(keeper.pid, signal.SIGCONT)
-    assert set(renew(port)) == set(b"."), "one for each of those that are heard by now"
     renew_for(port, 3.0)
     assert keeper.poll() is None
 
