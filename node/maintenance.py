@@ -106,7 +106,7 @@ class Maintenance:
         self._alive = 0
         self._changed = False  # neighbours came or contacts were lost, since we last looked around
         self._leaving: Callable[[], None] | None = None
-        self._bequest: Bequest | None = None  # once we leave
+        self._bequest: Bequest | None = None  # while we leave
         self._join_pause = JOIN_PAUSE
         self._new_until = peer.clock.monotonic() + NEW_FOR
         self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
@@ -140,8 +140,9 @@ class Maintenance:
 
     def _left(self) -> None:
         left, self._leaving = self._leaving, None
-        if self._bequest is not None:
-            self._bequest.end()
+        bequest, self._bequest = self._bequest, None
+        if bequest is not None:
+            bequest.end()
         self._outbox.clear()  # what fails from now on fails since we are gone ourselves
         if left is not None:
             left()
@@ -451,12 +452,12 @@ class Maintenance:
                 continue
             self._sending += 1
             self._peer.call(letter.contact, Store(letter.record), self._landed(letter))
-        if self._leaving is not None and self._bequest is not None and self._bequest.is_settled and not self._sending:
+        if self._bequest is not None and self._bequest.is_settled and not self._sending:
             self._left()
 
     def _did_not_arrive(self, letter: Letter) -> None:
         """Owe it to that contact; whoever has no entry is new when it answers, and gets everything."""
-        if self._leaving is not None and self._bequest is not None:
+        if self._bequest is not None:
             self._bequest.lost(letter.contact)
         contact = letter.contact.id
         if self._peer.table.entry(contact) is not None:

@@ -88,7 +88,7 @@ class Peer:
         self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
         self.greets = False  # whether strangers who call are pinged at once
-        self._greetings, self._greeted_at = float(GREETINGS_AT_ONCE), clock.monotonic()  # how many may be by then
+        self._greetings, self._greeted_at = GREETINGS_AT_ONCE, clock.monotonic()  # how many may be by then
         self._held: list[tuple[Put | Get, Reply]] | None = None
         self._storing = 0  # bytes, as in MOST_STORING
         self.leaving = False  # whether nothing is to be kept here any more

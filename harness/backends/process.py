@@ -29,6 +29,7 @@ from harness.backends import (
     ProcessState,
     Tell,
     Toxiproxy,
+    WarmStart,
 )
 from harness.backends.lives import Life, Lives
 from harness.errors import MemberFailed
@@ -137,8 +138,8 @@ class ProcessBackend(Lives[_Process]):
     def ahead(self, specs: Sequence[MemberSpec]) -> None:
         """See `Backend.ahead`: the process that they are forked from loads what it needs. Raises HarnessError."""
         for spec in specs:
-            if _is_forked(spec):
-                self._nursery(spec)
+            if warm := _warm_start(spec):
+                self._nursery(warm.preload, spec)
 
     def pause(self, name: str) -> None:
         """See `Backend.pause`."""
@@ -244,8 +245,8 @@ class ProcessBackend(Lives[_Process]):
         raise MemberFailed(f"{spec.name}: not started, since the run is ending")
 
     def _make(self, spec: MemberSpec) -> Child:
-        if spec.warm is not None and _is_forked(spec):
-            return self._nursery(spec).fork(spec.name, spec.warm.arguments, spec.log)
+        if warm := _warm_start(spec):
+            return self._nursery(warm.preload, spec).fork(spec.name, warm.arguments, spec.log)
         return self._spawn(
             spec.command,
             name=spec.name,
@@ -255,10 +256,8 @@ class ProcessBackend(Lives[_Process]):
             leashed=not spec.watches_parent,
         )
 
-    def _nursery(self, spec: MemberSpec) -> Nursery:
-        """The living warm process that a member is forked from; one that has died is replaced."""
-        assert spec.warm is not None
-        preload = spec.warm.preload
+    def _nursery(self, preload: Preload, spec: MemberSpec) -> Nursery:
+        """The living warm process for ``preload``; one that has died is replaced."""
         with self._nursery_lock:
             if self._closing:
                 raise MemberFailed(f"{spec.name}: not started, since the run is ending")
@@ -299,9 +298,9 @@ class ProcessBackend(Lives[_Process]):
         self.listeners.tell(process)
 
 
-def _is_forked(spec: MemberSpec) -> bool:
-    """Whether a member is forked from a warm process, instead of being started by its command."""
-    return spec.warm is not None and nursery.SUPPORTED
+def _warm_start(spec: MemberSpec) -> WarmStart | None:
+    """How a member is forked from a warm process; None if it is started by its command."""
+    return spec.warm if nursery.SUPPORTED else None
 
 
 def close_pipes(child: Child) -> None:
