@@ -186,7 +186,7 @@ def test_a_follower_waits_for_no_connection_so_that_signals_are_passed_on(port: 
 def test_a_keeper_that_is_started_again_within_the_lease_harms_no_follower(start: Start, port: int) -> None:
     first = start("--lease", "4", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "4", "--follow", f"{HOST}:{port}", *SLEEPS)
-    assert renew(port) == b"."
+    until_it_has_dialled(follower)
     first.kill()
     first.wait()
     start("--lease", "4", "--keep", str(port), *SLEEPS)
@@ -195,6 +195,14 @@ def test_a_keeper_that_is_started_again_within_the_lease_harms_no_follower(start
         renew(port)
         time.sleep(0.3)
     assert follower.poll() is None
+
+
+def until_it_has_dialled(follower: subprocess.Popen[str]) -> None:
+    """By then it also hears signals: it listens for those before it dials."""
+    deadline = time.monotonic() + 10
+    while not any(one.status == psutil.CONN_ESTABLISHED for one in psutil.Process(follower.pid).net_connections("tcp")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def child_of(process: subprocess.Popen[str]) -> psutil.Process:
@@ -212,8 +220,9 @@ def is_frozen(process: psutil.Process) -> bool:
 def test_who_is_frozen_for_longer_than_the_lease_goes_on_if_that_was_renewed_meanwhile(start: Start, port: int) -> None:
     start("--lease", "2", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "2", "--follow", f"{HOST}:{port}", *SLEEPS)
+    until_it_has_dialled(follower)
     child_of(follower)
-    renew_for(port, 1.5)  # it has dialled
+    renew_for(port, 1.5)
     os.killpg(follower.pid, signal.SIGSTOP)
     renew_for(port, 3.0)
     os.killpg(follower.pid, signal.SIGCONT)
@@ -303,10 +312,7 @@ def test_a_held_command_that_is_there_before_the_keeper_finds_it_and_one_that_is
 ) -> None:
     follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
     first = start("--lease", "20", "--keep", str(port), *SLEEPS)
-    until = time.monotonic() + 10
-    while len(psutil.Process(first.pid).net_connections("tcp")) < 2:  # its door, and the follower
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until_it_has_dialled(follower)
     first.kill()
     first.wait()
     start("--lease", "20", "--keep", str(port), *SLEEPS)
@@ -326,7 +332,7 @@ def test_nobody_lets_a_command_go_without_the_token(start: Start, port: int) -> 
 def test_a_held_command_that_is_asked_to_leave_never_runs(start: Start, port: int) -> None:
     start("--lease", "20", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "20", "--follow", f"{HOST}:{port}", "--hold", "sh", "-c", "echo ran")
-    assert renew(port) == b"."
+    until_it_has_dialled(follower)
     follower.terminate()
     said, _ = follower.communicate(timeout=10)
     assert (follower.returncode, said) == (128 + signal.SIGTERM, "")
@@ -346,7 +352,8 @@ def test_a_held_command_that_was_frozen_for_longer_than_its_lease_waits_on_if_th
 ) -> None:
     start("--lease", "20", "--keep", str(port), *SLEEPS)
     follower = start("--lease", "1", "--follow", f"{HOST}:{port}", "--hold", *SLEEPS)
-    renew_for(port, 2.0)  # it has dialled, so its lease is a plain one by now
+    until_it_has_dialled(follower)
+    renew_for(port, 2.0)  # its lease is a plain one by now
     os.killpg(follower.pid, signal.SIGSTOP)
     renew_for(port, 2.0)
     os.killpg(follower.pid, signal.SIGCONT)
