@@ -23,7 +23,7 @@ from node.maintenance import Maintenance
 from node.parent import end_with_parent
 from node.peer import Peer
 from node.search import CUT_SHORT
-from node.settings import Settings
+from node.settings import DEFAULTS, Settings
 from node.storage import MemoryStorage, Storage
 from node.transport import POOL, LoopClock, TcpTransport
 from node.wire import MOST_CONTACTS, Contact, GetResult, PutResult, Sender
@@ -130,7 +130,6 @@ def _add_cluster(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_serve(serve: argparse.ArgumentParser) -> None:
-    defaults = Settings()
     add = serve.add_argument
     add(
         "--host", type=_host, default="127.0.0.1", help="address to advertise, which others dial (default: %(default)s)"
@@ -159,56 +158,56 @@ def _add_serve(serve: argparse.ArgumentParser) -> None:
     add(
         "--k",
         type=_bucket_size,
-        default=defaults.k,
+        default=DEFAULTS.k,
         help="size of a bucket, holders of a record (default: %(default)s)",
     )
     add(
         "--alpha",
         type=_positive,
-        default=defaults.alpha,
+        default=DEFAULTS.alpha,
         help="queries in flight in a lookup (default: %(default)s)",
     )
     add(
         "--beta",
         type=_positive,
-        default=defaults.beta,
+        default=DEFAULTS.beta,
         help="closest that must answer first (default: %(default)s)",
     )
-    add("--republish", type=_duration, default=defaults.republish, metavar="TIME", help="default: 1h")
-    add("--refresh", type=_duration, default=defaults.refresh, metavar="TIME", help="of buckets, default: 1h")
+    add("--republish", type=_duration, default=DEFAULTS.republish, metavar="TIME", help="default: 1h")
+    add("--refresh", type=_duration, default=DEFAULTS.refresh, metavar="TIME", help="of buckets, default: 1h")
     add(
         "--expire",
         type=_duration,
-        default=defaults.expire,
+        default=DEFAULTS.expire,
         metavar="TIME",
         help="life of a record, default: 24h",
     )
     add(
         "--rpc-timeout",
         type=_duration,
-        default=defaults.rpc_timeout,
+        default=DEFAULTS.rpc_timeout,
         metavar="TIME",
         help="until a contact's round-trip time is known, default: 500ms",
     )
     add(
         "--cache",
         type=_life,
-        default=defaults.cache,
+        default=DEFAULTS.cache,
         metavar="TIME",
         help="most life of a copy on a lookup's path, or off; default: 1m",
     )
-    add("--paths", type=_positive, default=defaults.paths, help="disjoint paths of a lookup (default: %(default)s)")
+    add("--paths", type=_positive, default=DEFAULTS.paths, help="disjoint paths of a lookup (default: %(default)s)")
     add(
         "--subnet-bucket",
         type=_count,
-        default=defaults.subnet_bucket,
+        default=DEFAULTS.subnet_bucket,
         metavar="N",
         help="most contacts of one public subnet in a bucket, 0 for any number (default: %(default)s)",
     )
     add(
         "--subnet-table",
         type=_count,
-        default=defaults.subnet_table,
+        default=DEFAULTS.subnet_table,
         metavar="N",
         help="the same in the whole table (default: %(default)s)",
     )
@@ -372,6 +371,7 @@ def collect_rarely() -> None:
     gc.collect()  # what the command line's parser left: frozen, its place would never be used again
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
+    gc.enable()  # as the first process of a container had it off for the imports
 
 
 async def _serve_until_told(arguments: argparse.Namespace) -> None:
@@ -387,7 +387,7 @@ async def _serve_until_told(arguments: argparse.Namespace) -> None:
         connections=arguments.connections,
     )
     transport.admitted = tuple(arguments.accept_from)
-    settings = Settings(**{name: getattr(arguments, name) for name in Settings.__dataclass_fields__})
+    settings = Settings(**{name: getattr(arguments, name) for name in Settings.__struct_fields__})
     clock = LoopClock(loop)
     storage = _storage(arguments.data_dir, clock, settings)
     peer = Peer(contact, settings, clock=clock, rng=rng, transport=transport, storage=storage)
@@ -513,4 +513,5 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    gc.freeze()  # what was imported stays: to look through that for garbage would take as long as a twentieth of the imports
     sys.exit(main())

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from node.errors import RpcError
 from node.ids import as_int
@@ -21,8 +22,7 @@ SLICE = 500  # records that are looked at in one turn of the event loop: some 20
 WINDOW = 32  # pings in flight
 
 
-@dataclass(slots=True)
-class Will:
+class Will(msgspec.Struct):
     """A record, and how far from its key those live that hold or inherit it: beyond ``reach`` nobody does."""
 
     record: Record

@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from node.environment import Done
 from node.errors import RpcRefused, WireError
@@ -48,8 +49,7 @@ MOST_WAITING = 1024  # requests on one connection
 FRESH = 0.25  # s; closed without an answer before that age, a connection has met nobody
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A request that has no answer yet."""
 
     contact: Contact

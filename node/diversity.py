@@ -13,7 +13,7 @@ import ipaddress
 import re
 
 from node.routing import Limits
-from node.settings import Settings
+from node.settings import DEFAULTS, Settings
 
 PREFIX = {4: 24, 6: 48}  # bits that name a subnet: what one customer usually gets
 LABELS = 2  # that name a parent domain
@@ -25,7 +25,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 def limits_of(settings: Settings) -> Limits:
     """The limits that these settings ask for."""
     bucket, table = settings.subnet_bucket, settings.subnet_table
-    set_on_purpose = bucket not in (0, Settings.subnet_bucket) or table not in (0, Settings.subnet_table)
+    set_on_purpose = bucket not in (0, DEFAULTS.subnet_bucket) or table not in (0, DEFAULTS.subnet_table)
     return Limits(bucket, table, subnet_or_domain_of if set_on_purpose else subnet_of)
 
 

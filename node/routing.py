@@ -34,7 +34,8 @@ import bisect
 import heapq
 import math
 from collections.abc import Callable, Container, Iterable, Iterator
-from dataclasses import dataclass, field
+
+import msgspec
 
 from node.ids import BITS, as_int
 from node.ranking import Ranking
@@ -56,8 +57,7 @@ GAIN, DEVIATION_GAIN = 1 / 8, 1 / 4  # Jacobson 1988, as in RFC 6298 section 2
 RTT_FACTOR = 3.0  # timeouts are about three round trips (Rhea 2004 keeps to mean + 4 deviations; the larger wins)
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """What we know of one contact. Times are monotonic seconds."""
 
     contact: Contact
@@ -113,22 +113,20 @@ class Entry:
         self.rtt += GAIN * (rtt - self.rtt)
 
 
-@dataclass(slots=True)
-class Bucket:
+class Bucket(msgspec.Struct):
     """Contacts whose identifiers lie in [low, high); least recently seen first. ``spares`` is the replacement cache."""
 
     low: int
     high: int
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    spares: dict[bytes, Entry] = field(default_factory=dict)
+    entries: dict[bytes, Entry] = {}
+    spares: dict[bytes, Entry] = {}
     refreshed: float = 0.0
 
     def covers(self, number: int) -> bool:
         return self.low <= number < self.high
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How many contacts may come from one subnet of advertised addresses (S/Kademlia 2007; libp2p does alike); 0: any.
 
     ``subnet_of`` names an address's subnet, or is empty for addresses to which no limit applies.
@@ -139,8 +137,7 @@ class Limits:
     subnet_of: Callable[[str], str] = str
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(msgspec.Struct, frozen=True):
     """What `heard` changed.
 
     ``new``: it is in the table, and answered for the first time. ``restarted``: its incarnation is not the one that we

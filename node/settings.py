@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from node.routing import TIMEOUT_UNKNOWN
 
 HOUR = 3600.0
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """Durations in seconds. k and alpha: Maymounkov and Mazières 2002; tRepublish, tExpire, tRefresh: XLattice.
 
     ``rpc_timeout`` holds for contacts whose round-trip time is not known yet. ``cache`` is the longest life of a copy on
@@ -28,3 +27,6 @@ class Settings:
     paths: int = 1
     subnet_bucket: int = 3  # libp2p's diversity filter allows 2 to 3
     subnet_table: int = 10
+
+
+DEFAULTS = Settings()

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from node.wire import Held, Record
 
@@ -31,8 +32,7 @@ LIFE_SHARE = 0.5  # of what a record has left to live: so long must the same val
 PUBLISHER_SHARE = 0.5  # of either; few clients have few gateways, and the gateway is the publisher
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(msgspec.Struct):
     """A record and when it is to be republished, if nobody else does it before (monotonic seconds)."""
 
     record: Record
@@ -42,8 +42,7 @@ class Kept:
     gave_way: bool = False  # whether its turn has come once, and was left to holders closer to the key
 
 
-@dataclass(slots=True)
-class _Share:
+class _Share(msgspec.Struct):
     """How much somebody has."""
 
     records: int = 0

@@ -104,6 +104,15 @@ def test_an_ipv6_address_may_be_written_as_in_urls(text: str, host: str) -> None
     assert _address(text) == (host, 4000)
 
 
+def test_a_node_that_serves_collects_garbage_though_its_start_did_not() -> None:
+    script = (
+        "import gc; gc.disable(); from node.__main__ import COLLECT_AFTER, collect_rarely; collect_rarely(); "
+        "print(gc.isenabled(), gc.get_threshold() == COLLECT_AFTER, gc.get_freeze_count() > 1000)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=FOLDER.parent)
+    assert done.stdout.split() == ["True"] * 3
+
+
 def test_a_node_that_serves_has_loaded_nothing_that_it_does_not_need() -> None:
     program = (
         "import sys; from node.__main__ import _parser; _parser().parse_args(['serve', '--port', '4000']); "
