@@ -397,16 +397,21 @@ class Maintenance:
                 self._put_off.add(contact.id)
                 self._peer.clock.call_later(again - now, partial(self._hand_over_owed, contact.id))
             return
-        newcomer = as_int(contact.id)
-        others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
-        posted = False
-        for kept in self._peer.storage.kept():
-            if kept.stored_at >= since and not kept.cached and self._is_mine_to_send(kept, newcomer, others):
-                self._post(Letter(contact, kept.record, since))
-                posted = True
-        if posted and since <= 0.0:
+        due = [kept for kept in self._peer.storage.kept() if kept.stored_at >= since and not kept.cached]
+        if self._post_what_is_mine(due, contact, since) and since <= 0.0:
             self._handed[contact.id] = now
         self._send_next()
+
+    def _post_what_is_mine(self, due: Sequence[Kept], contact: Contact, since: float) -> bool:
+        """Of records that came since then, those that we are to send to a newcomer; whether there were any."""
+        if not due:
+            return False  # as for nearly all contacts of a cluster that boots
+        newcomer = as_int(contact.id)
+        others = [entry for entry in self._peer.table.entries() if entry.alive and entry.number != newcomer]
+        mine = [kept for kept in due if self._is_mine_to_send(kept, newcomer, others)]
+        for kept in mine:
+            self._post(Letter(contact, kept.record, since))
+        return bool(mine)
 
     def _hand_over_owed(self, identifier: bytes) -> None:
         """What was put off, unless that contact is silent by now: then when it answers again."""
