@@ -20,6 +20,7 @@ import asyncio
 import heapq
 import itertools
 import resource
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,10 +130,19 @@ class TcpTransport:
         """Begin to serve. Raises ListenError."""
         host, port = self.listen_at or self.sender.contact.host, self.sender.contact.port
         try:
-            self._server = await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
+            self._server = await self._serve_at(host, port)
         except (OSError, OverflowError, ValueError) as error:  # the last two: no address at all
             raise ListenError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', '') or error}") from error
         self._tidier = self.loop.call_later(TIDY, self._tidy)
+
+    async def _serve_at(self, host: str, port: int) -> asyncio.Server:
+        """An address needs no resolver, for which uvloop starts four threads and Python loads a codec, in every node."""
+        try:
+            family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+        except ValueError:  # a name
+            return await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
+        door = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        return await self.loop.create_server(lambda: Incoming(self), sock=door, backlog=BACKLOG)
 
     async def close(self) -> None:
         """Stop serving and close every connection."""

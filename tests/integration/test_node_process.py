@@ -126,6 +126,24 @@ def test_it_prints_one_line_when_it_serves_and_leaves_on_sigterm(nodes: Nodes) -
     assert process.stdout.read() == b""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads where Linux lists them")
+def test_a_node_at_an_address_and_its_dials_need_no_threads_of_a_resolver(nodes: Nodes) -> None:
+    nodes.network(2)
+    threads = [len(list(Path(f"/proc/{process.pid}/task").iterdir())) for process in nodes.processes.values()]
+    assert threads == [2, 2], "the loop, and the watch over standard input"
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost"])
+def test_it_listens_at_addresses_of_either_kind_and_at_names(nodes: Nodes, host: str) -> None:
+    try:
+        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except OSError as error:
+        pytest.skip(f"nobody can listen on {host} here: {error}")
+    nodes.start(WORKER, "--host", host)
+    with contextlib.closing(Client(host, BASE + WORKER, CLUSTER)) as client:
+        client.ping(timeout=2.0)
+
+
 def test_a_port_that_is_taken_is_named_and_gives_exit_code_1(nodes: Nodes) -> None:
     nodes.start(0)
     second = subprocess.run(
