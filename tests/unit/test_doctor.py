@@ -168,6 +168,17 @@ def test_the_doctor_counts_links_as_a_run_does(nodes: int, tmp_path: Path) -> No
     assert descriptors_needed(nodes, doctor.links_of(nodes)) == descriptors_needed(nodes, len(topology.links))
 
 
+@pytest.mark.parametrize(("nodes", "of_each", "measured"), [
+    (50, doctor.NODE_BYTES, 491), (300, doctor.NODE_BYTES, 3136),
+    (50, doctor.CONTAINER_BYTES, 1331), (100, doctor.CONTAINER_BYTES, 2367),
+])  # fmt: skip  # MiB by which a machine's free memory fell until such a cluster was ready
+def test_the_memory_that_clusters_are_said_to_need_is_what_they_took_or_up_to_twice_that(
+    nodes: int, of_each: int, measured: int
+) -> None:
+    needed = (doctor.memory_needed(nodes, of_each) - doctor.LOAD_BYTES) / 2**20
+    assert measured < needed < 2 * measured
+
+
 def test_memory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     available(monkeypatch, doctor.memory_needed(300))
     judged(doctor._memory(300), "ok", "300 nodes")
