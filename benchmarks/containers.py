@@ -4,7 +4,8 @@ Run: ``python benchmarks/containers.py [--quick] [--json FILE]`` (needs a contai
 
 The bare side starts 50 containers of the same image with the same command and the same options, which join nothing, by as many
 threads, and waits for nothing. Ours is `boot`: network, Toxiproxy and 2,450 links, 50 nodes that serve and know their true
-closest. Both in one run, bare first and last, of which the mean counts.
+closest. Both in one run, in turn: each boot is held against the mean of the bare starts before and after it, and the middle
+one of three such ratios counts, since a machine's speed may change by half within a minute.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from harness.session import Session
 from harness.toxiproxy import binary
 
 KEYS = 50
+ROUNDS = 3
 LIMIT_BOOT, LIMIT_TEARDOWN = 1.3, 30.0
 
 
@@ -61,12 +63,17 @@ def main() -> int:
 
 def boot_against_bare(nodes: int, toxiproxy: Path) -> Iterator[Figure]:
     """The time until ready, against the bare engine."""
+    rounds: list[Figure] = []
     before = bare(nodes, toxiproxy)
-    with cluster(nodes, toxiproxy) as (_, seconds):
-        ours = seconds
-    after = bare(nodes, toxiproxy)
-    print(f"bare engine: {before:.1f} s and {after:.1f} s; joined and ready: {ours:.1f} s")
-    yield at_most(f"{nodes} containers joined, against started", ours, (before + after) / 2, LIMIT_BOOT)
+    for _ in range(ROUNDS):
+        with cluster(nodes, toxiproxy) as (_booted, seconds):
+            ours = seconds
+        after = bare(nodes, toxiproxy)
+        one = at_most(f"{nodes} containers joined, against started", ours, (before + after) / 2, LIMIT_BOOT)
+        print(f"bare engine: {before:.1f} s and {after:.1f} s; joined and ready: {ours:.1f} s; ratio {one.ratio:.2f}")
+        rounds.append(one)
+        before = after
+    yield sorted(rounds, key=lambda one: one.ratio)[ROUNDS // 2]
 
 
 def large_cluster(nodes: int, toxiproxy: Path) -> Iterator[Figure]:
