@@ -79,10 +79,10 @@ class _Series:
 
 def recovery_after(window: Window, windows: Windows, load: pd.DataFrame) -> Recovery:
     """Recovery from one fault. ``load`` has the columns kind, intended, finished, latency, outcome."""
-    injection = windows.next_injection(window.healed)
+    horizon = windows.next_injection(window.healed)
     if not math.isfinite(window.healed):
         return Recovery(None, 0.0, "it was never healed")
-    seen = max(0.0, min(injection, windows.end) - window.healed)
+    seen = max(0.0, horizon - window.healed)
     series: list[_Series] = []
     for kind in ("lookup", "store"):
         rows = load.loc[load["kind"] == kind, COLUMNS].sort_values("intended", kind="stable")
@@ -92,7 +92,8 @@ def recovery_after(window: Window, windows: Windows, load: pd.DataFrame) -> Reco
                 return Recovery(None, seen, f"there are fewer than {ENOUGH} {kind}s before the first fault")
             series.append(_flagged(rows, baseline))
     waiting = max((one.baseline.limit for one in series), default=0.0)
-    return _first_good(series, window.healed, seen, min(injection - waiting, windows.end))
+    until = horizon - waiting if horizon < windows.end else horizon  # after the end nothing is injected
+    return _first_good(series, window.healed, seen, until)
 
 
 def baseline_of(rows: pd.DataFrame, first_injection: float) -> Baseline | None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reports.recovery import ALPHA, STEP, WIDTH, is_bad, recovery_after
@@ -76,6 +76,7 @@ def oracle(rows: pd.DataFrame, window: Window, until: float) -> float | None:
     ),
     st.integers(0, 99),
 )
+@example([(15.75, 5.5, 0.0, 0.3)], 0)  # well in the very last window, which ends with the rows
 def test_recovery_is_what_the_slow_way_says(changes: list[tuple[float, float, float, float]], seed: int) -> None:
     rows = load(
         [(begin, begin + long, share, late) for begin, long, share, late in changes], rate=25, end=24, seed=seed
