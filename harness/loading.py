@@ -162,9 +162,12 @@ def check_workers(load: LoadDriver) -> None:
 def check_cluster(members: Members) -> None:
     """A cluster that is gone as a whole ends the run: there is nothing left to judge. Raises HarnessError."""
     if members.vanished():
+        lost = members.lost()
+        (how, many), *others = Counter(members.exits(name)[-1] for name in lost).most_common()
+        said = f"{how}" if not others else f"{many} of them: {how}"
         raise HarnessError(
-            f"the cluster vanished: all {len(members.lost())} nodes ended, and nobody had asked for that; the ends of "
-            "their logs are in the journal (member-exit). Whatever ended them, a lack of memory, say, has to be mended first"
+            f"the cluster vanished: all {len(lost)} nodes ended, and nobody had asked for that ({said}); the ends of "
+            "their logs are in the journal (member-exit). Whatever ended them has to be mended first"
         )
 
 

@@ -72,7 +72,7 @@ def _journalled(history: History) -> Iterator[Reason]:
     if end is None:
         yield Reason("error", "the journal has no end: the harness was killed, or the run still goes on")
     for event in history.of_kind("worker-exit"):
-        yield Reason("error", f"load worker {event.name} died unasked (exit {event.detail.get('exit', 'unknown')})")
+        yield Reason("error", str(event.detail.get("exit", f"load worker {event.name} ended, and nobody knows how")))
 
 
 def _expected(results: Sequence[ExpectationResult]) -> Iterator[Reason]:

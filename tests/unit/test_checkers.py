@@ -264,8 +264,23 @@ def test_observations_of_many_actions_are_put_together() -> None:
 
 
 def test_a_node_that_dies_unasked_fails_the_run_by_its_name() -> None:
-    found = MembersAlive().check(case(events=[said("member-exit", 4.2, name="node-7", detail={"exit": -11})]))
-    assert (found.verdict, found.evidence) == ("fail", "node-7 died unasked at 4.2 s (exit -11)")
+    found = MembersAlive().check(
+        case(events=[said("member-exit", 4.2, name="node-7", detail={"exit": "killed by SIGSEGV"})])
+    )
+    assert (found.verdict, found.evidence) == ("fail", "node-7 died unasked at 4.2 s: killed by SIGSEGV")
+
+
+def test_nodes_that_ended_alike_are_told_together_and_all_are_in_the_details() -> None:
+    ends = [(f"node-{n}", 30.0 + n / 10, "the engine does not answer") for n in range(8)]
+    ends += [("node-8", None, "exit code 3"), ("node-9", 31.0, "exit code 3")]
+    died = [said("member-exit", t, name=name, detail={"exit": how}) for name, t, how in ends]
+    found = MembersAlive().check(case(events=died))
+    assert found.evidence == (
+        "8 nodes died unasked from 30.0 to 30.7 s: the engine does not answer "
+        "(node-0, node-1, node-2, node-3, node-4 and 3 more); "
+        "2 nodes died unasked until 31.0 s: exit code 3 (node-8, node-9)"
+    )
+    assert [one["member"] for one in found.details] == [name for name, _, _ in ends]
 
 
 def test_nodes_that_all_live_pass() -> None:

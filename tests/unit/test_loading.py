@@ -52,9 +52,14 @@ def test_the_first_keys_have_the_time_of_all_their_tries() -> None:
 
 
 def test_a_cluster_that_vanished_is_a_failure_of_the_harness_and_one_that_lost_a_member_is_not() -> None:
-    members: Any = SimpleNamespace(vanished=lambda: True, lost=lambda: ["a", "b", "c"])
+    ends = {"a": ["killed by SIGTERM", "killed by SIGKILL"], "b": ["exit code 1"], "c": ["killed by SIGKILL"]}
+    members: Any = SimpleNamespace(vanished=lambda: True, lost=lambda: list(ends), exits=ends.__getitem__)
     with pytest.raises(HarnessError, match="the cluster vanished: all 3 nodes ended") as caught:
         loading.check_cluster(members)
     assert caught.value.exit_code == 3
+    assert "(2 of them: killed by SIGKILL)" in str(caught.value)
+    del ends["b"]
+    with pytest.raises(HarnessError, match=r"all 2 nodes ended, and nobody had asked for that \(killed by SIGKILL\)"):
+        loading.check_cluster(members)
     members.vanished = lambda: False
     loading.check_cluster(members)
