@@ -20,6 +20,7 @@ from typing import IO, Protocol
 from harness.errors import HarnessError
 
 SESSION_VARIABLE = "KADSTORM_SESSION"
+SHELL_SIGNALS, MOST_SIGNALS = 128, 64  # where shells begin to count signals, and how many Linux has
 LEASH = Path(__file__).with_name("leash.py")
 
 
@@ -106,9 +107,14 @@ def tail(log: Path, lines: int = 10) -> str:
 
 
 def describe_exit(code: int | None) -> str:
-    """An exit code as people say it: ``exit code 3``, ``killed by SIGKILL``, ``still running``."""
+    """An exit code as people say it: ``exit code 3``, ``killed by SIGKILL``, ``still running``.
+
+    Signal N is -N, as `subprocess` has it, or 128 + N, as shells and containers do.
+    """
     if code is None:
         return "still running"
+    if SHELL_SIGNALS < code <= SHELL_SIGNALS + MOST_SIGNALS:
+        code = SHELL_SIGNALS - code
     if code >= 0:
         return f"exit code {code}"
     import signal

@@ -496,7 +496,7 @@ def describe_end(state: dict[str, Any], memory: int | None = None, *, doubt: boo
     if state.get("OOMKilled"):
         return f"killed for want of memory ({limit})"
     code = int(state.get("ExitCode", 0))
-    told = describe_exit(128 - code if 128 < code < 128 + 65 else code)
+    told = describe_exit(code)
     if doubt and memory and code == KILLED:
         told += f", perhaps for want of memory ({limit}), of which Podman does not always hear"
     return told
