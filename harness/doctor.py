@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import psutil
 
-from harness import descriptors
+from harness import descriptors, nursery
 from harness.boot import first_ephemeral_port
 from harness.errors import EngineUnavailable, HarnessError, PortsTaken, ToxiproxyUnavailable
 from harness.links import BASE_PORT, FEWEST_CONNECTIONS, connections_per_node, descriptors_needed
@@ -29,7 +29,7 @@ State = Literal["ok", "warn", "fail"]
 OWN_SITES = 64  # up to so many nodes each is a site of its own (docs/experiments.md)
 SHARED_SITES = 16
 # Of memory, amply, for what a node has to keep as well. Measured once all were ready: 6.7 MiB a process, 21 a container.
-NODE_BYTES = 10 * 2**20  # of a process, forked from one that shares its modules
+NODE_BYTES = (10 if nursery.SUPPORTED else 30) * 2**20  # of a process; where it is forked, modules are shared
 CONTAINER_BYTES = 28 * 2**20  # of a node in a container, its init, the engine's shim and its part of the engine
 LINK_BYTES = 15 * 2**10  # of one proxy in Toxiproxy
 CONNECTION_BYTES = 64 * 2**10  # of a connection that it passes on: 37 to 66 KiB each, with what waits to be collected

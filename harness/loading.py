@@ -164,7 +164,7 @@ def check_cluster(members: Members) -> None:
     if members.vanished():
         lost = members.lost()
         (how, many), *others = Counter(members.exits(name)[-1] for name in lost).most_common()
-        said = f"{how}" if not others else f"{many} of them: {how}"
+        said = f"{many} of them: {how}" if others else how
         raise HarnessError(
             f"the cluster vanished: all {len(lost)} nodes ended, and nobody had asked for that ({said}); the ends of "
             "their logs are in the journal (member-exit). Whatever ended them has to be mended first"

@@ -371,7 +371,6 @@ def collect_rarely() -> None:
     gc.collect()  # what the command line's parser left: frozen, its place would never be used again
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
-    gc.enable()  # as the first process of a container had it off for the imports
 
 
 async def _serve_until_told(arguments: argparse.Namespace) -> None:
@@ -514,4 +513,5 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     gc.freeze()  # what was imported stays: to look through that for garbage would take as long as a twentieth of the imports
+    gc.enable()  # it was off while a container's first process imported all that
     sys.exit(main())

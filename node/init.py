@@ -289,6 +289,7 @@ def _become(command: list[str]) -> NoReturn:
         if command[0] != "node":
             os.execvp(command[0], command)  # noqa: S606
         here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  pathlib takes long to import
+        # at the end: whatever of the standard library is imported is not looked for here first
         sys.path += [os.path.dirname(here), os.path.join(os.path.dirname(here), "packages")]  # noqa: PTH118, PTH120
         import gc
         import runpy

@@ -17,8 +17,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
+import os
 import resource
 import socket
 import time
@@ -62,6 +64,12 @@ COUNTED = ("bytes_in", "bytes_out", "malformed", "foreign", "uninvited", "crowde
 
 Handler = Callable[[Sender | None, Request, Callable[[Answer], None]], None]
 Egress = tuple[str, int] | None
+
+
+def _why(error: Exception) -> str:
+    """What the system says of it, without what its library adds; resolvers have numbers of their own, below zero."""
+    number = getattr(error, "errno", None) or 0
+    return os.strerror(number) if number > 0 else getattr(error, "strerror", "") or str(error)
 
 
 class LoopClock:
@@ -132,17 +140,22 @@ class TcpTransport:
         try:
             self._server = await self._serve_at(host, port)
         except (OSError, OverflowError, ValueError) as error:  # the last two: no address at all
-            raise ListenError(f"cannot listen on {host}:{port}: {getattr(error, 'strerror', '') or error}") from error
+            raise ListenError(f"cannot listen on {host}:{port}: {_why(error)}") from error
         self._tidier = self.loop.call_later(TIDY, self._tidy)
 
     async def _serve_at(self, host: str, port: int) -> asyncio.Server:
         """An address needs no resolver, for which uvloop starts four threads and Python loads a codec, in every node."""
         try:
             family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
-        except ValueError:  # a name
+        except ValueError:
+            family = socket.AF_UNSPEC
+        if family == socket.AF_UNSPEC or "%" in host:  # a name, or an address of one interface, which is named
             return await self.loop.create_server(lambda: Incoming(self), host, port, backlog=BACKLOG)
-        door = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        return await self.loop.create_server(lambda: Incoming(self), sock=door, backlog=BACKLOG)
+        with contextlib.ExitStack() as opened:
+            door = opened.enter_context(socket.create_server((host, port), family=family, backlog=BACKLOG))
+            server = await self.loop.create_server(lambda: Incoming(self), sock=door, backlog=BACKLOG)
+            opened.pop_all()  # it is the server's from now on
+        return server
 
     async def close(self) -> None:
         """Stop serving and close every connection."""

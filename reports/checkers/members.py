@@ -37,7 +37,7 @@ def _told(end: str, events: Sequence[Event]) -> str:
     if not times:
         when = "before the clock started"
     elif len(times) < len(events):
-        when = f"until {times[-1]} s"
+        when = f"up to {times[-1]} s, some before the clock started"
     else:
         when = f"at {times[0]} s" if times[0] == times[-1] else f"from {times[0]} to {times[-1]} s"
     names = ", ".join(event.name for event in events[:SHOWN])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from node.client import Client
@@ -133,12 +134,20 @@ def test_a_node_at_an_address_and_its_dials_need_no_threads_of_a_resolver(nodes:
     assert threads == [2, 2], "the loop, and the watch over standard input"
 
 
-@pytest.mark.parametrize("host", ["::1", "localhost"])
-def test_it_listens_at_addresses_of_either_kind_and_at_names(nodes: Nodes, host: str) -> None:
+def of_one_interface() -> str:
+    """A link-local address, with its interface; empty where there is none."""
+    known = (one.address for addresses in psutil.net_if_addrs().values() for one in addresses)
+    return next((address for address in known if address.startswith("fe80:") and "%" in address), "")
+
+
+@pytest.mark.parametrize("host", ["::1", "localhost", of_one_interface()])
+def test_it_listens_at_addresses_of_any_kind_and_at_names(nodes: Nodes, host: str) -> None:
     try:
-        socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        family, kind, _, _, address = socket.getaddrinfo(host or "fe80::1", 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
     except OSError as error:
-        pytest.skip(f"nobody can listen on {host} here: {error}")
+        pytest.skip(f"nobody can listen on {host or 'a link-local address'} here: {error}")
     nodes.start(WORKER, "--host", host)
     with contextlib.closing(Client(host, BASE + WORKER, CLUSTER)) as client:
         client.ping(timeout=2.0)

@@ -278,7 +278,7 @@ def test_nodes_that_ended_alike_are_told_together_and_all_are_in_the_details() -
     assert found.evidence == (
         "8 nodes died unasked from 30.0 to 30.7 s: the engine does not answer "
         "(node-0, node-1, node-2, node-3, node-4 and 3 more); "
-        "2 nodes died unasked until 31.0 s: exit code 3 (node-8, node-9)"
+        "2 nodes died unasked up to 31.0 s, some before the clock started: exit code 3 (node-8, node-9)"
     )
     assert [one["member"] for one in found.details] == [name for name, _, _ in ends]
 

@@ -91,9 +91,11 @@ def test_a_journal_without_an_end_is_an_error_whatever_was_measured() -> None:
 def test_a_load_worker_that_died_is_an_error_of_the_harness() -> None:
     how = "load worker load-1 ended: killed by SIGKILL\nend of its log:\n"
     died = Event(t=3.0, wall="", event="worker-exit", name="load-1", detail={"exit": how})
-    ended = end(("error", how))  # that is what the run ended with, and is told once
-    found = judge_run(history(died, ended), [], [check("unknown")])
+    found = judge_run(history(died, end()), [], [check("unknown")])
     assert [reason.text for reason in found.reasons] == [how, "load: so it is"]
+    both = f"{how}\nload worker load-2 ended: exit code 3"  # what a run ends with is told once
+    found = judge_run(history(died, end(("error", both))), [], [check("unknown")])
+    assert [reason.text for reason in found.reasons] == [both, "load: so it is"]
     assert found.exit_code == 3
 
 
