@@ -39,13 +39,14 @@ from node.storage import Kept, recency
 from node.wire import LEAVING, Answer, Contact, FindValue, Ping, Record, Store, Stored
 
 # s between two looks at what is due: at first, when whoever has just called is to be known soon to those that join along
-# with it, and later, since an idle node does little else, and hundreds of them share a machine.
-TICK, TICK_LATER = 0.25, 0.5
+# with it, later, and while there is nobody to be pinged. An idle node does little else, and hundreds of them share a machine.
+TICK, TICK_LATER, TICK_IDLE = 0.25, 0.5, 1.0
 PINGS = 12  # to contacts that are due, a second
 CHECK_AFTER = 60.0  # s of silence; BEP 5 says 15 minutes, but the sessions that it was made for are longer
 JOIN_PAUSE = 0.1  # s after the first lookup of our own identifier, on average; grows after each, up to tRefresh
-# With 2, four tables in a thousand lack one contact 2 s after 100 nodes started at once; with 1.6 none (simulated, 8 networks).
-JOIN_GROWTH = 1.6
+# Of that pause, as long as a look finds somebody new: with 2, four tables in a thousand lack one contact 2 s after 100 nodes
+# started at once; with 1.6 none (simulated, 8 networks). And when it finds nobody.
+JOIN_GROWTH, JOIN_GROWTH_LATER = 1.6, 2.5
 NEW_FOR = 8.0  # s after a bootstrap node has answered
 HOLD_MOST = 1.0  # s for which clients wait for the join; with an operation's own limits still within their usual 5 s
 BOOTSTRAP_PAUSE = 0.1  # s between two tries while no bootstrap node answers; doubles up to the next
@@ -111,7 +112,8 @@ class Maintenance:
         self._new_until = peer.clock.monotonic() + NEW_FOR
         self._rejoin = peer.clock.call_later(0.0, lambda: None)  # whatever comes next looks for who came later
         self._tick_due = self._republish_from = self._stale_from = 0.0
-        peer.on_contact = self._on_contact
+        self._next_tick = peer.clock.call_later(0.0, lambda: None)
+        peer.on_contact, peer.on_doubt = self._on_contact, self._on_doubt
         peer.expects_others = bool(self._bootstrap)
 
     def start(self) -> None:
@@ -174,9 +176,11 @@ class Maintenance:
     def _join(self) -> None:
         """Look our own identifier up, and after a pause again: who came later may be closer, and not call on us."""
         began = self._peer.clock.monotonic()
+        known = {*self._neighbours()}
 
-        def ended(_: Search) -> None:
-            pause, self._join_pause = self._join_pause, JOIN_GROWTH * self._join_pause
+        def ended(search: Search) -> None:
+            growth = JOIN_GROWTH_LATER if known.issuperset(search.lookup.closest()) else JOIN_GROWTH
+            pause, self._join_pause = self._join_pause, growth * self._join_pause
             self._rejoin.cancel()
             if pause < self._peer.settings.refresh:
                 took = self._peer.clock.monotonic() - began  # so that joining does not make a busy machine busier
@@ -188,6 +192,10 @@ class Maintenance:
                 self._peer.clock.call_later(FAR_PAUSE * (0.5 + self._peer.rng.random()), self._refresh_far_buckets)
 
         self._look_around(ended, Thrift.NONE if self._join_pause == JOIN_PAUSE else Thrift.THROUGHOUT)
+
+    def _neighbours(self) -> list[Contact]:
+        """Our k closest, as far as we know."""
+        return self._peer.table.closest(self._peer.contact.id, self._peer.settings.k)
 
     def _look_around(self, ended: Callable[[Search], None], thrift: Thrift = Thrift.THROUGHOUT) -> None:
         self._looked_around = self._peer.clock.monotonic()
@@ -209,7 +217,7 @@ class Maintenance:
 
         They are about as far away as the k-th, where nodes happen to lie less densely.
         """
-        closest = self._peer.table.closest(self._peer.contact.id, self._peer.settings.k)
+        closest = self._neighbours()
         if len(closest) < self._peer.settings.k:
             return []  # these are all that there are
         bits = distance(closest[-1].id, self._peer.contact.id).bit_length()
@@ -243,19 +251,47 @@ class Maintenance:
     def _tick(self) -> None:
         now = self._peer.clock.monotonic()
         self._peer.note_lag(now - self._tick_due if self._tick_due else 0.0)
-        pause = TICK if self._is_new() else TICK_LATER
-        self._tick_due = now + pause
-        self._peer.clock.call_later(pause, self._tick)
-        table = self._peer.table
-        for entry in [*table.due(now, int(PINGS * pause)), *table.unheard(now, CHECK_AFTER, 1)]:
+        table, pause = self._peer.table, self._tick_pause()
+        self._tick_at(now + TICK_IDLE)  # whatever happens in this one
+        due = [*table.due(now, int(PINGS * pause)), *table.unheard(now, CHECK_AFTER, 1)]
+        for entry in due:
             # not twice while the first is under way
             entry.retry_at = now + entry.timeout(self._peer.settings.rpc_timeout) + pause
             self._peer.ping(entry.contact)
+        self._tick_by(now + pause if due else self._next_look(now))
         if now >= self._stale_from:
             self._stale_from = now + STALE_EVERY
             for bucket in table.stale_buckets(now, self._peer.settings.refresh)[:1]:
                 self._refresh((bucket.low, bucket.high))
         self._mend_losses(now)
+
+    def _tick_pause(self) -> float:
+        return TICK if self._is_new() else TICK_LATER
+
+    def _tick_at(self, due: float) -> None:
+        self._tick_due = due
+        self._next_tick = self._peer.clock.call_later(due - self._peer.clock.monotonic(), self._tick)
+
+    def _tick_by(self, due: float) -> None:
+        if self._tick_due > due:
+            self._next_tick.cancel()
+            self._tick_at(due)
+
+    def _next_look(self, now: float) -> float:
+        """When somebody is to be pinged, as far as we know, but neither too soon nor too late."""
+        pause = self._tick_pause()
+        return min(max(now + pause, self._peer.table.next_due()), now + (TICK_IDLE if self._peer.greets else pause))
+
+    def _on_doubt(self) -> None:
+        """Somebody is to be pinged who was not when the next look was put down."""
+        self._tick_by(self._next_look(self._peer.clock.monotonic()))
+
+    def _look_around_by(self) -> float:
+        """When to look around because neighbours came or contacts were lost."""
+        return self._looked_around + (LOOK_AGAIN if self._is_new() else LOOK_AGAIN_LATER)
+
+    def _tick_to_look_around(self, now: float) -> None:
+        self._tick_by(max(now + self._tick_pause(), self._look_around_by()))
 
     def _is_new(self) -> bool:
         """Whether we have joined lately, perhaps along with many."""
@@ -271,10 +307,11 @@ class Maintenance:
         before, self._alive = self._alive, self._peer.table.alive()
         if self._alive:
             self._changed |= self._alive < before
-            pause = LOOK_AGAIN if self._is_new() else LOOK_AGAIN_LATER
-            if self._changed and now - self._looked_around >= pause:
+            if self._changed and now >= self._look_around_by():
                 self._changed = False
                 self._look_around(lambda _search: None)
+            elif self._changed:
+                self._tick_to_look_around(now)
             return
         if self._bootstrap and now - self._bootstrap_asked >= LONELY:
             self._ask_bootstrap()
@@ -381,9 +418,11 @@ class Maintenance:
         now = self._peer.clock.monotonic()
         if heard.missed_since is not None and now - heard.missed_since >= HURRY_AFTER:
             self._peer.table.hurry(now)
-        if heard.new and contact in self._peer.table.closest(self._peer.contact.id, self._peer.settings.k):
+            self._on_doubt()
+        if heard.new and contact in self._neighbours():
             # Who came with it, and has us not among its own closest, does not call on us: we have to look for it.
             self._changed = True
+            self._tick_to_look_around(now)
         self._hand_over(contact, 0.0 if heard.new or heard.restarted else heard.missed_since or 0.0)
 
     def _hand_over(self, contact: Contact, since: float) -> None:

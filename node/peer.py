@@ -67,7 +67,10 @@ UNKNOWN = bytes(BYTES)  # stands for the identifier of a contact of which only t
 
 
 class Peer:
-    """One Kademlia node. ``on_contact`` is told of contacts that are new, were restarted, or answer again."""
+    """One Kademlia node. ``on_contact`` is told of contacts that are new, were restarted, or answer again.
+
+    ``on_doubt`` is told when there may be one that is to be pinged in a while: it failed, or has called and is not known.
+    """
 
     def __init__(
         self,
@@ -87,6 +90,7 @@ class Peer:
         self.storage = storage
         self.table = RoutingTable(contact.id, settings.k, limits_of(settings))
         self.on_contact: OnContact = lambda _contact, _heard: None
+        self.on_doubt: Callable[[], None] = lambda: None
         self.greets = False  # whether strangers who call are pinged at once
         self._greetings, self._greeted_at = GREETINGS_AT_ONCE, clock.monotonic()  # how many may be by then
         self._held: list[tuple[Put | Get, Reply]] | None = None
@@ -135,6 +139,8 @@ class Peer:
             not known and self._greets(contact, now)
         ):
             self.ping(contact)
+        elif (entry := self.table.entry(contact.id)) is not None and not entry.alive:
+            self.on_doubt()
 
     def _greets(self, contact: Contact, now: float) -> bool:
         """Whether to ping at once somebody who has called for the first time, and got a place.
@@ -216,7 +222,7 @@ class Peer:
 
         def finished(result: Answer | RpcError, sent_at: float, sender: Sender | None) -> None:
             if isinstance(result, RpcLeaving):  # the last that we hear of it
-                self.table.failed(contact.id, self.clock.monotonic(), asked_at=asked_at, asked=contact)
+                self._failed(contact, asked_at)
                 done(contact, result)
             elif sender is not None and sender.contact == contact:
                 self._answered(sender, sent_at)
@@ -286,10 +292,13 @@ class Peer:
             self._count("timeouts", type(message))
         if sender is not None:
             result = RpcRefused(f"another node lives at {asked.host}:{asked.port} now")
-        now = self.clock.monotonic()
-        self._note_absence(asked, result, now)
-        self.table.failed(asked.id, now, asked_at=asked_at, asked=asked)
+        self._note_absence(asked, result, self.clock.monotonic())
+        self._failed(asked, asked_at)
         done(asked, result if isinstance(result, RpcError) else RpcError("an answer without a sender"))
+
+    def _failed(self, asked: Contact, asked_at: float) -> None:
+        self.table.failed(asked.id, self.clock.monotonic(), asked_at=asked_at, asked=asked)
+        self.on_doubt()
 
     def _note_absence(self, asked: Contact, result: Answer | RpcError, now: float) -> None:
         """Who was never known to be there, or is known to be elsewhere, is not missed."""

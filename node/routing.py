@@ -286,6 +286,10 @@ class RoutingTable:
         """How many contacts answered when they were last asked."""
         return len(self._by_id) - len(self._doubtful)
 
+    def next_due(self) -> float:
+        """When the first of those in buckets that are not known to be alive is to be pinged; infinite if all are."""
+        return min((entry.retry_at for entry in self._doubtful.values()), default=math.inf)
+
     def is_suspect(self, identifier: bytes) -> bool:
         """Whether that contact failed when it was last asked."""
         entry = self._by_id.get(identifier)

@@ -48,6 +48,9 @@ POOL = 64
 MOST_INCOMING = 4096  # connections, or what the descriptors allow
 CROWD = 32  # of them one is closed when there are too many
 SPARE_DESCRIPTORS = 128  # for outgoing connections, files and the rest
+CALLERS = (
+    256  # addresses of which it is remembered whether they may connect: to parse one takes longer than all the rest
+)
 MOST_OF_ONE = 8  # incoming connections; one is usual, and a few more while old ones are not known to be dead
 # Bytes in frames that are not whole and in writes that are not taken, of all connections together.
 MOST_HELD = 128 * 2**20
@@ -122,6 +125,7 @@ class TcpTransport:
         self.most_incoming = _most_incoming()
         self.rids = itertools.count(1)
         self.incoming: dict[Incoming, None] = {}
+        self._callers: dict[str, bool] = {}  # whether connections are taken from there
         self._pool: dict[tuple[str, int], Outgoing] = {}  # least recently used first
         self._deadlines = Deadlines[Pending]()
         self._held = Budget[Frames](MOST_HELD)
@@ -219,7 +223,14 @@ class TcpTransport:
         """Whether somebody at that address may connect at all: nobody named means everybody."""
         if not self.admitted:
             return True
-        return peer is not None and any(ip_address(peer[0]) in network for network in self.admitted)
+        if peer is None:
+            return False
+        host = peer[0]
+        if host not in self._callers:
+            if len(self._callers) >= CALLERS:
+                self._callers.clear()
+            self._callers[host] = any(ip_address(host) in network for network in self.admitted)
+        return self._callers[host]
 
     def submit(self, connection: Outgoing, pending: Pending) -> None:
         """Send a request over a connection, or have it fail."""

@@ -8,12 +8,24 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 
 from node.errors import RpcError, RpcRefused
 from node.ids import as_int, distance, key_of, sibling
-from node.maintenance import ENOUGH, EXPIRE_EVERY, FAR_PAUSE, Maintenance
+from node.maintenance import (
+    ENOUGH,
+    EXPIRE_EVERY,
+    FAR_PAUSE,
+    JOIN_GROWTH,
+    JOIN_GROWTH_LATER,
+    LOOK_AGAIN_LATER,
+    TICK_IDLE,
+    TICK_LATER,
+    Maintenance,
+)
+from node.routing import BACKOFF_FIRST, Heard
 from node.search import FARTHEST, NEAREST, Search, Thrift
 from node.settings import Settings
 from node.virtual import HOST, Line, Network
@@ -167,7 +179,36 @@ def test_a_node_looks_for_newcomers_ever_more_rarely(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Maintenance, "_join", noted)
     network = Network.of(20)
     network.clock.run(98.0)
-    assert {looked.count(port) for port in network.peers} <= {13, 14, 15}, "0.1 s after the first, 0.16 s after that, …"
+    assert {looked.count(port) for port in network.peers} <= {9, 10}, "0.1 s after the first, 0.25 s after that, …"
+
+
+def test_a_node_that_finds_newcomers_looks_again_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: dict[bool, list[float]] = {False: [], True: []}
+    for finds in pauses:
+        network = Network.of(6, settings=Settings(k=20))
+        peer = network.place(Contact(key_of(b"joiner"), HOST, 7))
+        maintenance = Maintenance(peer, [])
+        peer.ping(network.peers[1].contact)
+        network.clock.run(0.05)
+        if finds:  # each time one that is dead, so that nobody else tells of it
+            told = itertools.count(100)
+            monkeypatch.setattr(
+                maintenance,
+                "_look_around",
+                lambda ended, _thrift, told=told: ended(
+                    SimpleNamespace(lookup=SimpleNamespace(closest=lambda: [stranger(next(told)).contact]))
+                ),
+            )
+        for _ in range(4):
+            pauses[finds].append(maintenance._join_pause)
+            maintenance._join()
+            maintenance._rejoin.cancel()
+            network.clock.run(0.05)
+    assert [later / sooner for sooner, later in itertools.pairwise(pauses[True])] == pytest.approx([JOIN_GROWTH] * 3)
+    # the first look of all finds everybody
+    assert [later / sooner for sooner, later in itertools.pairwise(pauses[False])] == pytest.approx(
+        [JOIN_GROWTH, *[JOIN_GROWTH_LATER] * 2]
+    )
 
 
 def test_a_node_joins_although_its_bootstrap_nodes_start_later() -> None:
@@ -644,6 +685,10 @@ def test_one_holder_republishes_for_all_and_no_life_is_prolonged() -> None:
 def test_the_closest_holder_takes_the_first_turn_and_the_others_give_way_to_it() -> None:
     network = Network.of(20, settings=Settings(k=8, republish=60.0, refresh=1e6, expire=600.0))
     network.store_all(names(5))
+    together = network.clock.now + 60.0  # for all holders, so that chance has no part in whose turn is first
+    for peer in network.peers.values():
+        for kept in peer.storage.kept():
+            kept.republish_at = together
     network.trace.clear()
     network.clock.run(80.0)
     closest = {network.true_closest(key_of(name.encode()))[0].port for name in names(5)}
@@ -770,6 +815,97 @@ def test_of_a_crowd_of_strangers_a_few_are_pinged_at_once_and_the_others_in_turn
     pings = [there for _, here, there, what in network.trace if (here, what) == (1, "Ping") and there >= 100]
     assert set(pings) == set(range(100, 115))
     assert len(pinged_by(network, 1, [stranger(200 + number) for number in range(15)])) == 3
+
+
+def ticking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Ports of nodes that look at what is due, as they do so."""
+    ticks: list[int] = []
+    tick = Maintenance._tick
+
+    def noted(one: Maintenance) -> None:
+        ticks.append(one._peer.contact.port)
+        tick(one)
+
+    monkeypatch.setattr(Maintenance, "_tick", noted)
+    return ticks
+
+
+def test_a_node_that_has_nobody_to_look_after_looks_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = ticking(monkeypatch)
+    network = Network.of(20)
+    network.clock.run(30.0)
+    ticks.clear()
+    network.clock.run(20.0)
+    assert {ticks.count(port) for port in network.peers} <= {19, 20, 21}, "once a second"
+
+
+@pytest.mark.parametrize("cause", ["it fails", "it calls", "it called after failures", "a partition ends"])
+def test_who_is_to_be_pinged_is_not_kept_waiting_by_a_node_that_was_idle(
+    monkeypatch: pytest.MonkeyPatch, cause: str
+) -> None:
+    ticks = ticking(monkeypatch)
+    network = Network(settings=Settings(k=20))
+    peer = network.place(Contact(key_of(b"node 1"), HOST, 1))
+    other, alive = (network.place(Contact(key_of(b"node %d" % port), HOST, port)).contact for port in (2, 3))
+    maintenance = Maintenance(peer, [])
+    maintenance.start()
+    peer.ping(other)
+    peer.ping(alive)
+    network.clock.run(30.0)
+    if cause in ("it called after failures", "a partition ends"):
+        peer.table.failed(other.id, network.clock.now)  # behind the back of whoever looks
+        entry = peer.table.entry(other.id)
+        assert entry is not None
+        entry.retry_at = network.clock.now + 100.0
+    ticks.clear()
+    network.clock.run(TICK_IDLE, until=lambda: ticks)
+    assert ticks
+    network.clock.run(0.05)
+    network.trace.clear()
+    began = network.clock.now
+    match cause:
+        case "it fails":
+            peer._failed(other, began)
+        case "it calls":
+            peer._greetings, peer._greeted_at = 0.0, began  # too many have called for a ping at once
+            peer.handle(stranger(55), FindNode(key_of(b"x")), lambda answer: None)
+        case "it called after failures":
+            peer.handle(Sender(other, 1), FindNode(key_of(b"x")), lambda answer: None)
+        case _:
+            maintenance._on_contact(stranger(55).contact, Heard(missed_since=began - 60.0))
+    network.clock.run(5.0, until=lambda: network.trace)
+    assert network.trace[0][3] == "Ping"
+    assert network.clock.now - began == pytest.approx(max(BACKOFF_FIRST, TICK_LATER), abs=0.01)
+
+
+@pytest.mark.parametrize(("cause", "due"), [("a neighbour came", 0.7), ("one was lost", 1.6)])
+def test_an_idle_node_looks_around_when_it_is_time_for_that(
+    monkeypatch: pytest.MonkeyPatch, cause: str, due: float
+) -> None:
+    ticks = ticking(monkeypatch)
+    network = Network(settings=Settings(k=20))
+    peer, *others = (network.place(Contact(key_of(b"node %d" % port), HOST, port)) for port in (1, 2, 3))
+    maintenance = Maintenance(peer, [])
+    maintenance.start()
+    for other in others:
+        peer.ping(other.contact)
+    network.clock.run(30.0)
+    ticks.clear()
+    network.clock.run(TICK_IDLE, until=lambda: ticks)
+    network.clock.run(0.05)
+    began, looked = network.clock.now, list[float]()
+    maintenance._looked_around = began + due - LOOK_AGAIN_LATER
+    monkeypatch.setattr(maintenance, "_look_around", lambda _ended: looked.append(network.clock.now - began))
+    neighbour = others[0].contact
+    if cause == "a neighbour came":
+        maintenance._on_contact(neighbour, Heard(new=True))
+    else:
+        peer.table.failed(neighbour.id, began)
+        entry = peer.table.entry(neighbour.id)
+        assert entry is not None
+        entry.retry_at = began + 100.0
+    network.clock.run(10.0)
+    assert looked == [pytest.approx(due, abs=0.01)]
 
 
 def test_a_lookup_whose_first_contacts_have_all_gone_goes_on_to_others_that_it_knows() -> None:

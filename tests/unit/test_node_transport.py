@@ -434,6 +434,25 @@ def test_connections_are_taken_from_the_networks_that_are_named_and_no_others() 
     run(test)
 
 
+def test_it_is_remembered_who_may_connect_but_not_of_any_number_of_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = module.ip_address
+    monkeypatch.setattr(module, "ip_address", lambda host: parsed.append(host) or parse(host))  # type: ignore[func-returns-value]
+
+    async def test(transport: TcpTransport, _: list[Reply]) -> None:
+        parsed.clear()
+        transport.admitted = (ip_network("10.1.0.0/16"),)
+        for _ in range(3):
+            assert transport.admits(("10.1.0.9", 5))
+            assert not transport.admits(("10.2.0.9", 5))
+        assert parsed == ["10.1.0.9", "10.2.0.9"]
+        for number in range(3 * module.CALLERS):
+            assert transport.admits((f"10.1.{number // 250}.{number % 250}", 5))
+        assert len(transport._callers) <= module.CALLERS
+
+    run(test)
+
+
 def test_a_connection_that_is_always_within_a_frame_is_not_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "FRAME_TIME", 0.05)
 
