@@ -252,8 +252,7 @@ class Cluster:
             there = [self.addresses[other] for other in (*before, name)]
             return not self._target.unready(there, self._handles, self._options, {name})
 
-        with ThreadPoolExecutor(PINGERS, thread_name_prefix="kadstorm-joined") as pool:
-            return list(pool.map(has_joined, asked))
+        return list(self._pingers.map(has_joined, asked))
 
     def wait_ready(self, *, deadline: float, check: Callable[[], None] = lambda: None) -> None:
         """Wait until every member knows its closest nodes.

@@ -115,10 +115,11 @@ class Lives(ABC, Generic[Kind]):
 
     def start(self, specs: Sequence[MemberSpec], *, deadline: float) -> None:
         """See `Backend.start`. The first failure is raised; the others are then still being started."""
-        if not specs:
-            return
-        with ThreadPoolExecutor(min(self.starters, len(specs))) as pool:
-            started = list(pool.map(self._launch_in_turn, specs))
+        if len(specs) > 1:
+            with ThreadPoolExecutor(min(self.starters, len(specs))) as pool:
+                started = list(pool.map(self._launch_in_turn, specs))
+        else:  # as for each one that `admission.py` lets in: they have threads of their own
+            started = [self._launch_in_turn(spec) for spec in specs]
         for life in started:
             await_serving(life, deadline)
 

@@ -144,9 +144,16 @@ class KademliaTarget:
         """A node is ready when its table holds its true min(k, N − 1) closest among ``nodes``. See `Target.unready`."""
         k = int(options.get("k") or DEFAULT_K)
         asked = [node for node in nodes if among is None or node.name in among]
-        with ThreadPoolExecutor(ASKERS) as pool:
-            lacks = pool.map(lambda node: self._lacks(node, nodes, handles[node.name], k), asked)
-            return {node.name: lack for node, lack in zip(asked, lacks, strict=True) if lack}
+
+        def lacks(node: NodeAddress) -> str:
+            return self._lacks(node, nodes, handles[node.name], k)
+
+        if len(asked) > 1:
+            with ThreadPoolExecutor(ASKERS) as pool:
+                told = list(pool.map(lacks, asked))
+        else:
+            told = [lacks(node) for node in asked]
+        return {node.name: lack for node, lack in zip(asked, told, strict=True) if lack}
 
     def ping(
         self,
