@@ -48,7 +48,7 @@ from harness.session import API_PORT, LEASE_PORT, check_free, note_engine
 from harness.spawner import describe_exit, tail
 from harness.targets import ImageRecipe
 from harness.toxiproxy.control import ToxiproxyControl
-from harness.toxiproxy.server import ENVIRONMENT, await_api
+from harness.toxiproxy.server import await_api, environment
 
 STARTERS = 8  # calls of the engine side by side; it does no more at once
 EXIT_GRACE = 20.0  # s for the engine to tell how a container ended
@@ -100,13 +100,15 @@ class DockerBackend(Lives[_Container]):
         engine = engines.connect()
         try:
             note_engine(ground.state, ground.session_id, engine.url)
-            return cls(engine, ground, images.ensure(engine, ground.recipe(), ground.toxiproxy, lambda _: None))
+            made = images.ensure(engine, ground.recipe(), ground.toxiproxy, lambda _: None)
+            return cls(engine, ground, made, memory=ability.memory(engine))
         except BaseException:
             engine.close()
             raise
 
-    def __init__(self, engine: Engine, ground: Ground, made: images.Images) -> None:
+    def __init__(self, engine: Engine, ground: Ground, made: images.Images, *, memory: int = 0) -> None:
         super().__init__()
+        self._memory = memory  # bytes, of the engine's machine; 0 while unknown
         self._engine, self._ground, self._images = engine, ground, made
         self._labels = labels.of_session(ground.session_id, ground.state, ground.lasts)
         self._token = secrets.token_hex(16)
@@ -346,6 +348,7 @@ class DockerBackend(Lives[_Container]):
             host["ulimits"] = [ulimits.nofile(self._descriptors)]
         self._renew_tunnel()
         options = self._options(TOXIPROXY, self._network.toxiproxy, [API_PORT, LEASE_PORT], command, **host)
+        options["environment"] |= environment(self._memory)
         with self._launching(life):
             self._run(life, self._images.toxiproxy, options)
 
@@ -410,7 +413,7 @@ class DockerBackend(Lives[_Container]):
         }
         return {
             "command": ["--lease", f"{LEASE:g}", *role, *command],
-            "environment": {"KADSTORM_LEASE": self._token, "PYTHONUNBUFFERED": "1", **ENVIRONMENT},
+            "environment": {"KADSTORM_LEASE": self._token, "PYTHONUNBUFFERED": "1"},
             "hostname": name,
             "user": USER,
             "ports": list(published),

@@ -50,6 +50,11 @@ def why(engine: Engine) -> str:
     return "its machine gives it no control group for that"
 
 
+def memory(engine: Engine) -> int:
+    """How many bytes its machine has; 0 if it does not say. Raises EngineFailed."""
+    return int(_info(engine).get("MemTotal") or 0)
+
+
 def _info(engine: Engine) -> Mapping[str, Any]:
     with translated("asking the engine what it can do"):
         return dict(engine.api.info())

@@ -24,9 +24,9 @@ HEAP_SHARE = 4  # of the machine's memory: one part in so many is the heap's bef
 STOP_GRACE = 2.0  # s between SIGTERM and SIGKILL
 
 
-def environment() -> dict[str, str]:
-    """The variables that a server on this machine runs with."""
-    heap = {"GOGC": str(COLLECT_AFTER), "GOMEMLIMIT": str(psutil.virtual_memory().total // HEAP_SHARE)}
+def environment(memory: int) -> dict[str, str]:
+    """The variables that a server runs with on a machine of so many bytes of memory; 0: nobody knows how many."""
+    heap = {"GOGC": str(COLLECT_AFTER), "GOMEMLIMIT": str(memory // HEAP_SHARE)} if memory else {}
     return ENVIRONMENT | {name: os.environ.get(name, value) for name, value in heap.items()}
 
 
@@ -59,7 +59,7 @@ class ToxiproxyServer:
         """
         self._process = self._spawn(
             [
-                *("env", *(f"{name}={value}" for name, value in environment().items())),
+                *("env", *(f"{name}={value}" for name, value in environment(psutil.virtual_memory().total).items())),
                 *(str(self._binary), "-host", self.host, "-port", str(self.port)),
             ],
             name="toxiproxy",

@@ -22,13 +22,16 @@ from docker.errors import APIError
 from harness import registry
 from harness.backends import Exit, Ground, MemberSpec, docker
 from harness.backends.docker import DockerBackend, check_limits
-from harness.containers import leftovers, networks
+from harness.containers import ability, leftovers, networks
 from harness.containers.engine import Engine
 from harness.containers.images import Images
 from harness.containers.streams import STDOUT
 from harness.errors import EngineFailed, HarnessError, MemberFailed, PortsTaken, ToxiproxyFailed
 from harness.session import LEASE_PORT, Session
+from harness.toxiproxy.server import environment
 
+# A backend that closes dials the session's lease port: of each test process another one, since they may run side by side.
+HOST = f"127.20.247.{2 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
 LIMIT = 20.0  # s
 
 
@@ -112,7 +115,7 @@ def make(tmp_path: Path) -> Iterator[Callable[[Any], DockerBackend]]:
 
     def backend(api: Any) -> DockerBackend:
         ground = Ground(
-            session_id="s", host="127.0.0.1", state=tmp_path, run_dir=tmp_path, toxiproxy=tmp_path,
+            session_id="s", host=HOST, state=tmp_path, run_dir=tmp_path, toxiproxy=tmp_path,
             spawn=lambda *_, **__: None, recipe=registry.target("kademlia").image,
         )  # type: ignore[arg-type]  # fmt: skip
         made.append(DockerBackend(Engine(api, "", "", ""), ground, Images("m", "t")))
@@ -238,7 +241,50 @@ def test_members_are_dialled_where_they_are_or_else_through_a_tunnel_from_the_se
     assert layout.direct == here
     assert options["ports"] == []
     assert not options["host_config"].get("PortBindings")
-    assert led == ([] if here else [("127.0.0.1", 10_000, (layout.hosts["a"], 10_000))])
+    assert led == ([] if here else [(HOST, 10_000, (layout.hosts["a"], 10_000))])
+
+
+def test_toxiproxy_runs_with_variables_for_its_machines_memory_and_members_with_none_of_them(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOGC", "GOMEMLIMIT"):
+        monkeypatch.delenv(name, raising=False)
+    given: dict[str, dict[str, str]] = {}
+    api = Making()
+    create = api.create_container
+
+    def noted(*arguments: Any, name: str, **options: Any) -> dict[str, Any]:
+        given[name] = options["environment"]
+        return create(*arguments, name=name, **options)
+
+    monkeypatch.setattr(api, "create_container", noted)
+    backend = make(api)
+    backend._memory = 8 * 2**30
+    backend.run_toxiproxy(docker._Container(member(tmp_path, docker.TOXIPROXY)))
+    backend.start([member(tmp_path)], deadline=soon())
+    toxiproxy, node = given[f"kadstorm-s-{docker.TOXIPROXY}"], given["kadstorm-s-a"]
+    assert toxiproxy.items() >= environment(8 * 2**30).items()
+    assert int(toxiproxy["GOMEMLIMIT"]) == 2 * 2**30
+    assert not {"GOGC", "GOMEMLIMIT", "LOG_LEVEL"} & set(node)
+
+
+@pytest.mark.parametrize(("said", "known"), [({"MemTotal": 2**33}, 2**33), ({}, 0)])
+def test_the_memory_of_an_engines_machine_is_what_it_says(said: dict[str, int], known: int) -> None:
+    engine = Engine(SimpleNamespace(info=lambda: said), "", "", "")
+    assert ability.memory(engine) == known
+
+
+def test_a_backend_knows_the_memory_of_its_engines_machine(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    api = Making()
+    monkeypatch.setattr(api, "info", lambda: {"MemTotal": 2**33}, raising=False)
+    monkeypatch.setattr(docker.engines, "connect", lambda: Engine(api, "", "", ""))
+    monkeypatch.setattr(docker, "note_engine", lambda *_: None)
+    monkeypatch.setattr(docker.images, "ensure", lambda *_: Images("m", "t"))
+    assert DockerBackend.on(make(api)._ground)._memory == 2**33
+
+
+def test_nothing_is_said_of_the_heap_where_nobody_knows_the_memory() -> None:
+    assert environment(0) == {"LOG_LEVEL": "error"}
 
 
 def test_a_limit_that_the_engine_discards_is_an_error_and_other_warnings_are_not() -> None:
